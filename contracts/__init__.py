@@ -1,0 +1,1 @@
+"""Pure values: what crosses the wire and the rules that need no I/O."""

@@ -1,0 +1,73 @@
+"""Method calls: what callers send and what they get."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from integration_service.contracts.definitions import MAX_TIMEOUT_MS
+from integration_service.contracts.names import DEFAULT_SCOPE, MethodName, Scope, Uuid
+from integration_service.contracts.retry import RetryConfig
+from integration_service.contracts.wire import JsonObject, WireModel
+
+DAY_MS = 24 * 3600 * 1000
+MAX_RESULT_BYTES = 1024 * 1024
+"""An encoded result above this is RESPONSE_TOO_LARGE: Temporal would refuse 2 MiB and run the call again."""
+
+
+class MethodCall(WireModel):
+    """One call of one method of one instance. `method` may be left out where the activity's type names it."""
+
+    instance_id: str = Field(min_length=1, max_length=255)
+    scope: Scope = DEFAULT_SCOPE
+    method: MethodName | None = None
+    params: JsonObject = Field(default_factory=dict)
+    idempotency_key: str | None = Field(default=None, min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")
+    cache: Literal["use", "bypass", "refresh"] = "use"
+    on_auth_error: Literal["fail", "wait"] = "fail"
+    wait_timeout_ms: int | None = Field(default=None, ge=1)
+    deadline_ms: int = Field(default=DAY_MS, ge=1, le=365 * DAY_MS)
+    large_result: Literal["fail", "reference"] = "fail"
+    page: Any | None = None
+    correlation_id: str | None = Field(default=None, max_length=255)
+
+
+class MethodResult(WireModel):
+    """What a call gave. `attempts` counts the sends that spent a try."""
+
+    always_present: ClassVar[frozenset[str]] = frozenset({"data"})
+
+    data: Any
+    status_code: int
+    cached: bool = False
+    cache_age_ms: int | None = None
+    attempts: int
+    duration_ms: int
+    definition: str
+    definition_version: str
+    errors: list[Any] | None = None
+    next_page: Any | None = None
+    result_ref: JsonObject | None = None
+
+
+class ResolvedMethod(WireModel):
+    """What `ExecuteMethod` must know to schedule the activity: names, retry policy, time; no config, no secret."""
+
+    instance_id: Uuid
+    definition: str
+    definition_version: str
+    method: MethodName
+    retry: RetryConfig
+    timeout_ms: int = Field(ge=1, le=MAX_TIMEOUT_MS)
+
+
+class Continuation(WireModel):
+    """What `ExecuteMethod` hands to the activity beside the call.
+
+    Its presence says that the caller waits on a durable timer when told to, so a throttle spends no retry.
+    `executionKey` is the same for all activities of one execution; `triesSpent` is what earlier ones used up.
+    """
+
+    execution_key: Uuid
+    tries_spent: int = Field(default=0, ge=0)

@@ -1,0 +1,104 @@
+"""Names that other programs rely on: workflows, task queues, search attributes, ids."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Annotated
+
+from pydantic import AfterValidator, StringConstraints
+from temporalio.common import SearchAttributeKey
+
+DEFAULT_SCOPE = "global"
+TASK_QUEUE = "integrations"
+
+EXECUTE_METHOD = "ExecuteMethod"
+CONNECT_INSTANCE = "ConnectInstance"
+
+INTEGRATION_DEFINITION = SearchAttributeKey.for_keyword("IntegrationDefinition")
+INTEGRATION_INSTANCE = SearchAttributeKey.for_keyword("IntegrationInstance")
+INTEGRATION_STATUS = SearchAttributeKey.for_keyword("IntegrationStatus")
+INTEGRATION_METHOD = SearchAttributeKey.for_keyword("IntegrationMethod")
+SEARCH_ATTRIBUTES = (
+    INTEGRATION_DEFINITION,
+    INTEGRATION_INSTANCE,
+    INTEGRATION_STATUS,
+    INTEGRATION_METHOD,
+)
+
+# Semantic Versioning 2.0.0, its own suggested grammar (https://semver.org).
+_SEMVER = re.compile(
+    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+    r"(?:-((?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)(?:\.(?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*))?"
+    r"(?:\+([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?"
+)
+
+
+def control_queue(task_queue: str) -> str:
+    """Where refreshes, connection-side and maintenance activities run, beside `task_queue`."""
+    return f"{task_queue}-control"
+
+
+def connection_workflow_id(instance_id: str) -> str:
+    """The id of the one workflow that owns an instance."""
+    return f"connection:{instance_id}"
+
+
+def activity_type(definition: str, method: str) -> str:
+    """The name under which a method stands in the Web UI, such as ``github.create_issue``."""
+    return f"{definition}.{method}"
+
+
+def is_uuid(text: str) -> bool:
+    """Whether `text` parses as a UUID in any of its spellings (an instance's name must not)."""
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _canonical_uuid(text: str) -> str:
+    if not is_uuid(text) or str(uuid.UUID(text)) != text:
+        raise ValueError("must be a UUID in canonical lower case")
+    return text
+
+
+def _instance_name(text: str) -> str:
+    if is_uuid(text):
+        raise ValueError("must not look like a UUID, since calls name an instance by either")
+    return text
+
+
+def _semver(text: str) -> str:
+    if not _SEMVER.fullmatch(text):
+        raise ValueError("must be a semantic version such as 1.4.0")
+    return text
+
+
+def semver_key(version: str) -> tuple[tuple[int, int, int], bool, tuple[tuple[bool, int, str], ...]]:
+    """Orders versions by precedence (Semantic Versioning 2.0.0, §11); build metadata does not count."""
+    match = _SEMVER.fullmatch(version)
+    if match is None:
+        raise ValueError(f"not a semantic version: {version}")
+    major, minor, patch, pre, _ = match.groups()
+    parts = tuple(
+        (not part.isdigit(), int(part) if part.isdigit() else 0, "" if part.isdigit() else part)
+        for part in (pre.split(".") if pre else ())
+    )
+    return (int(major), int(minor), int(patch)), not pre, parts
+
+
+def is_prerelease(version: str) -> bool:
+    """Whether `version` carries a pre-release part such as ``-rc.1``."""
+    return not semver_key(version)[1]
+
+
+DefinitionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+MethodName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+InstanceName = Annotated[
+    str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$"), AfterValidator(_instance_name)
+]
+Scope = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
+Uuid = Annotated[str, AfterValidator(_canonical_uuid)]
+SemVer = Annotated[str, StringConstraints(max_length=128), AfterValidator(_semver)]
