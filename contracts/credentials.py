@@ -121,7 +121,5 @@ def parse_credential(plaintext: bytes) -> CredentialPayload:
     try:
         data = json.loads(plaintext)
     except ValueError:
-        raise IntegrationError(
-            ErrorCode.VALIDATION_ERROR, "the sealed text is not JSON", path="sealed"
-        ) from None
+        raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the sealed text is not JSON", path="sealed") from None
     return parse(CredentialPayload, data, at="sealed")

@@ -59,9 +59,7 @@ class FileSecret(WireModel):
     file: str = Field(alias="$file", min_length=1)
 
 
-SecretSource = (
-    Annotated[str, Tag("<text>")] | Annotated[EnvSecret, Tag("<env>")] | Annotated[FileSecret, Tag("<file>")]
-)
+SecretSource = Annotated[str, Tag("<text>")] | Annotated[EnvSecret, Tag("<env>")] | Annotated[FileSecret, Tag("<file>")]
 
 
 def _source_kind(value: Any) -> str:
@@ -93,9 +91,9 @@ class OAuth2Config(WireModel):
     scope: str | None = None
     additional_parameters: dict[str, str] | None = None
     refresh_token_config: RefreshTokenConfig | None = None
-    grant_type: (
-        Literal["authorization_code", "client_credentials", "device_code", "jwt_bearer", "password"] | None
-    ) = None
+    grant_type: Literal["authorization_code", "client_credentials", "device_code", "jwt_bearer", "password"] | None = (
+        None
+    )
     pkce: bool | None = None
     token_endpoint_auth_method: (
         Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"] | None
@@ -257,9 +255,7 @@ class DefinitionFile(WireModel):
         wire = {key: value for key, value in self.to_wire().items() if key in _CONTENT_KEYS}
         if "oauth2Config" in wire:
             wire["oauth2Config"] = {
-                key: value
-                for key, value in wire["oauth2Config"].items()
-                if key not in ("clientId", "clientSecret")
+                key: value for key, value in wire["oauth2Config"].items() if key not in ("clientId", "clientSecret")
             }
         return wire
 
@@ -268,9 +264,7 @@ def _wrong(path: str, message: str) -> IntegrationError:
     return IntegrationError(ErrorCode.VALIDATION_ERROR, message, path=path)
 
 
-_CONTENT_KEYS = {
-    field.alias for field in DefinitionFile.model_fields.values() if field.alias is not None
-}
+_CONTENT_KEYS = {field.alias for field in DefinitionFile.model_fields.values() if field.alias is not None}
 
 
 class IntegrationDefinition(DefinitionFile):

@@ -155,6 +155,15 @@ def to_application_error(
     )
 
 
+def unexpected(error: Exception) -> ApplicationError:
+    """A bug of ours as Temporal carries it: its kind and place. Its text may quote a secret and is left out."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = f" at {frame.tb_frame.f_code.co_qualname}:{frame.tb_lineno}" if frame else ""
+    return ApplicationError(f"unexpected {type(error).__name__}{place}", type="UNEXPECTED")
+
+
 def from_failure(failure: BaseException | None) -> IntegrationError | None:
     """The first of our errors in a Temporal cause chain, or None."""
     while failure is not None:
@@ -162,8 +171,6 @@ def from_failure(failure: BaseException | None) -> IntegrationError | None:
             wire = failure.details[0]
             if isinstance(wire, dict) and wire.get("code") == failure.type:
                 details = wire.get("details") or {}
-                return IntegrationError(
-                    wire["code"], wire["message"], path=details.get("path"), details=details
-                )
+                return IntegrationError(wire["code"], wire["message"], path=details.get("path"), details=details)
         failure = failure.__cause__
     return None

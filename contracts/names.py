@@ -49,6 +49,14 @@ def activity_type(definition: str, method: str) -> str:
     return f"{definition}.{method}"
 
 
+_EXECUTIONS = uuid.UUID("8f6b1d5e-3a52-4f0e-9d39-6a1f3a2f7c10")
+
+
+def execution_key(*parts: str) -> str:
+    """The default idempotency key: UUIDv5 over what names an execution, the same at each of its attempts."""
+    return str(uuid.uuid5(_EXECUTIONS, "/".join(parts)))
+
+
 def is_uuid(text: str) -> bool:
     """Whether `text` parses as a UUID in any of its spellings (an instance's name must not)."""
     try:

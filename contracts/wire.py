@@ -56,11 +56,7 @@ class WireModel(BaseModel):
 
     @model_serializer(mode="wrap")
     def _leave_out_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {
-            key: value
-            for key, value in handler(self).items()
-            if value is not None or key in self.always_present
-        }
+        return {key: value for key, value in handler(self).items() if value is not None or key in self.always_present}
 
     def to_wire(self) -> dict[str, Any]:
         """The value as JSON-compatible Python data."""
@@ -70,9 +66,7 @@ class WireModel(BaseModel):
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def parse(
-    model: type[Model], data: object, *, at: str = "", code: ErrorCode = ErrorCode.VALIDATION_ERROR
-) -> Model:
+def parse(model: type[Model], data: object, *, at: str = "", code: ErrorCode = ErrorCode.VALIDATION_ERROR) -> Model:
     """Read wire data strictly by its camelCase names.
 
     Raises IntegrationError with the path of the first thing that is wrong; the values themselves never

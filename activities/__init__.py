@@ -1,0 +1,1 @@
+"""I/O: the method pipeline and the connection-side work, as Temporal activities."""

@@ -1,0 +1,34 @@
+"""Pure builders and parsers, one per definition type: values in, values out; they never send."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from integration_service.activities.adapters.http import HttpAdapter
+from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
+from integration_service.contracts.definitions import DefinitionFile, HttpRequest, IntegrationMethod
+from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.wire import JsonObject
+
+
+class Adapter(Protocol):
+    """One method's protocol side."""
+
+    def build(self, *, params: JsonObject, config: JsonObject, connection: JsonObject) -> OutboundRequest:
+        """The request for these params, without its credential."""
+
+    def parse(self, response: InboundResponse) -> Any:
+        """The data of a successful response. Raises IntegrationError MALFORMED_RESPONSE."""
+
+
+def adapter_for(definition: DefinitionFile, method: IntegrationMethod, *, at: str) -> Adapter:
+    """The adapter of a method. Raises IntegrationError VALIDATION_ERROR when it cannot be built."""
+    if definition.type != "http":
+        raise IntegrationError(
+            ErrorCode.VALIDATION_ERROR, f"type {definition.type} cannot be run by this version", path="type"
+        )
+    if not isinstance(method.request, HttpRequest):
+        raise IntegrationError(ErrorCode.VALIDATION_ERROR, "required key is missing", path=f"{at}.request")
+    if definition.base_url is None:
+        raise IntegrationError(ErrorCode.VALIDATION_ERROR, "required key is missing", path="baseUrl")
+    return HttpAdapter(definition.base_url, method.request, at=f"{at}.request")

@@ -1,0 +1,198 @@
+"""HTTP: params into a request, a response into data.
+
+Where a param goes: into the path or a header that names it; else where `query` or `body` list it; else into the
+query for GET, HEAD and DELETE and into the body for the others, or, once `body` is written out, into the query.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable
+from email.message import Message
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
+from integration_service.activities.templates import Template, scalar_text
+from integration_service.contracts.definitions import HttpRequest
+from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.wire import JsonObject
+
+_QUERY_METHODS = frozenset({"GET", "HEAD", "DELETE"})
+_CONTENT_TYPES = {
+    "json": "application/json",
+    "form": "application/x-www-form-urlencoded",
+    "text": "text/plain; charset=utf-8",
+    "xml": "application/xml; charset=utf-8",
+}
+_UNSAFE_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class HttpAdapter:
+    """One HTTP method, its templates compiled."""
+
+    def __init__(self, base_url: str, request: HttpRequest, *, at: str) -> None:
+        """Raises IntegrationError VALIDATION_ERROR with the path of what is wrong in the definition."""
+        self._request = request
+        self._base = Template(base_url, at="baseUrl")
+        self._path = Template(request.path, at=f"{at}.path")
+        self._headers = [
+            (name, Template(text, at=f"{at}.headers.{name}")) for name, text in (request.headers or {}).items()
+        ]
+        if self._base.params:
+            raise _wrong("baseUrl", "may name only {config.…} and {connection.…}")
+        if not self._base.names:
+            _check_base(base_url)
+        self._encoding = request.encoding or "json"
+        if self._encoding not in _CONTENT_TYPES:
+            raise _wrong(f"{at}.encoding", f"{self._encoding} cannot be run by this version")
+        if self._encoding in ("text", "xml") and not isinstance(request.body, str):
+            raise _wrong(f"{at}.body", f"encoding {self._encoding} takes one param: name it")
+        self._placed = self._path.params.union(*(template.params for _, template in self._headers))
+
+    def build(self, *, params: JsonObject, config: JsonObject, connection: JsonObject) -> OutboundRequest:
+        """The request for these params, without its credential.
+
+        Raises IntegrationError VALIDATION_ERROR or CONFIG_ERROR for a value that cannot stand in its place.
+        """
+        values = {"params": params, "config": config, "connection": connection}
+        base = self._base.render(values).rstrip("/")
+        _check_base(base)
+        url = base + self._path.render(values, _segment)
+        headers = [(name, _header(name, template.render(values))) for name, template in self._headers]
+        query, body = self._place(params)
+        if query:
+            url += "?" + urlencode(list(_pairs(query)), quote_via=quote)
+        content = self._encode(body)
+        if content is not None and not any(name.lower() == "content-type" for name, _ in headers):
+            headers.append(("Content-Type", _CONTENT_TYPES[self._encoding]))
+        if not any(name.lower() == "accept" for name, _ in headers):
+            headers.append(("Accept", "application/json, */*;q=0.5"))
+        return OutboundRequest(method=self._request.method, url=url, headers=tuple(headers), body=content)
+
+    def parse(self, response: InboundResponse) -> Any:
+        """JSON as data, other text as a string, the rest as ``{"$binary", "contentType"}``; an empty body is None."""
+        body, kind = response.body, response.content_type
+        if not body:
+            return None
+        if kind in ("application/json", "text/json") or kind.endswith("+json"):
+            return _json(body)
+        if not kind:
+            try:
+                return json.loads(body)
+            except ValueError:
+                pass
+        if not kind or kind.startswith("text/") or kind.endswith(("/xml", "+xml", "/javascript")):
+            return _text(body, response.headers.get("content-type", ""))
+        return _binary(body, response)
+
+    def _place(self, params: JsonObject) -> tuple[JsonObject, Any]:
+        listed_query, listed_body = set(self._request.query or ()), self._request.body
+        rest_in_query = self._request.method in _QUERY_METHODS or listed_body is not None
+        query: JsonObject = {}
+        fields: JsonObject = {}
+        for name, value in params.items():
+            if name == listed_body or (isinstance(listed_body, list) and name in listed_body):
+                fields[name] = value
+            elif name in listed_query:
+                query[name] = value
+            elif name in self._placed:
+                continue
+            elif rest_in_query:
+                query[name] = value
+            else:
+                fields[name] = value
+        if isinstance(listed_body, str):
+            return query, fields.get(listed_body)
+        return query, fields or None
+
+    def _encode(self, body: Any) -> bytes | None:
+        if body is None:
+            return None
+        match self._encoding:
+            case "json":
+                return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+            case "form":
+                if not isinstance(body, dict):
+                    raise _wrong("params", "a form is made of an object")
+                return urlencode(list(_pairs(body)), quote_via=quote).encode()
+        if not isinstance(body, str):
+            raise _wrong(f"params.{self._request.body}", "must be a string")
+        return body.encode()
+
+
+def _wrong(path: str, message: str) -> IntegrationError:
+    return IntegrationError(ErrorCode.VALIDATION_ERROR, message, path=path)
+
+
+def _check_base(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or parts.username is not None or parts.query or parts.fragment or re.search(r"[\s\\]", url):
+        raise _wrong("baseUrl", "must be an http or https URL without user, query or fragment")
+
+
+def _segment(name: str, text: str) -> str:
+    if name.startswith(("config.", "connection.")):
+        return quote(text, safe="/")
+    # An empty or dotted segment would name another resource than the definition's author meant.
+    if text in ("", ".", ".."):
+        raise _wrong(f"params.{name}", "cannot stand in a path: it is empty or made of dots")
+    return quote(text, safe="")
+
+
+def _header(name: str, text: str) -> str:
+    if _UNSAFE_HEADER.search(text):
+        raise _wrong("params", f"a value for header {name} holds a line break or control character")
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        raise _wrong("params", f"a value for header {name} holds characters that a header cannot") from None
+    return text.strip()
+
+
+def _pairs(values: JsonObject) -> Iterable[tuple[str, str]]:
+    """Arrays repeat their name, absent values are left out, objects stand as JSON."""
+    for name, value in values.items():
+        for item in value if isinstance(value, list) else (value,):
+            if item is not None:
+                yield name, scalar_text(item)
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise IntegrationError(
+            ErrorCode.MALFORMED_RESPONSE, "the upstream says that it answers JSON, and it does not"
+        ) from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _text(body: bytes, content_type: str) -> str:
+    message = Message()
+    message["Content-Type"] = content_type or "text/plain"
+    charset = message.get_content_charset("utf-8")
+    try:
+        return body.decode(charset, errors="replace")
+    except LookupError:
+        return body.decode("utf-8", errors="replace")
+
+
+def _binary(body: bytes, response: InboundResponse) -> JsonObject:
+    message = Message()
+    message["Content-Disposition"] = response.headers.get("content-disposition", "")
+    name = message.get_filename()
+    return {
+        "$binary": base64.b64encode(body).decode(),
+        "contentType": response.content_type,
+        **({"fileName": name} if name else {}),
+    }

@@ -1,0 +1,34 @@
+"""An API key in a header or a query parameter, as the credential says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from urllib.parse import quote
+
+from integration_service.activities.outbound.messages import OutboundRequest
+from integration_service.contracts.credentials import ApiKey, CredentialPayload
+
+
+def apply(request: OutboundRequest, credential: CredentialPayload) -> OutboundRequest:
+    """Adds the header or the query parameter; one that the request already has gives way."""
+    key = _key(credential)
+    if key.in_header:
+        name = key.header_or_param
+        kept = tuple((known, value) for known, value in request.headers if known.lower() != name.lower())
+        return replace(request, headers=(*kept, (name, key.key)))
+    separator = "&" if "?" in request.url else "?"
+    pair = f"{quote(key.header_or_param, safe='')}={quote(key.key, safe='')}"
+    return replace(request, url=f"{request.url}{separator}{pair}")
+
+
+def secrets(credential: CredentialPayload) -> tuple[str, ...]:
+    """The key, and what of it stands behind a scheme such as `Bearer`."""
+    key = _key(credential).key
+    scheme, _, rest = key.partition(" ")
+    return (key, rest) if rest else (key,)
+
+
+def _key(credential: CredentialPayload) -> ApiKey:
+    if credential.api_key is None:
+        raise TypeError("not an api_key credential")
+    return credential.api_key

@@ -1,0 +1,37 @@
+"""HTTP Basic authentication (RFC 7617, UTF-8)."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+
+from integration_service.activities.outbound.messages import OutboundRequest
+from integration_service.contracts.credentials import BasicAuth, CredentialPayload
+
+
+def apply(request: OutboundRequest, credential: CredentialPayload) -> OutboundRequest:
+    """Adds `Authorization: Basic`."""
+    return replace(request, headers=(*request.headers, ("Authorization", f"Basic {_token(credential)}")))
+
+
+def secrets(credential: CredentialPayload) -> tuple[str, ...]:
+    """The password, and user and password as they are sent."""
+    basic = _basic(credential)
+    return (f"{basic.username}:{basic.password}", basic.password)
+
+
+def base64_spellings(text: str) -> tuple[str, str]:
+    """`text` in both base64 alphabets."""
+    raw = text.encode()
+    return base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()
+
+
+def _token(credential: CredentialPayload) -> str:
+    basic = _basic(credential)
+    return base64_spellings(f"{basic.username}:{basic.password}")[0]
+
+
+def _basic(credential: CredentialPayload) -> BasicAuth:
+    if credential.basic_auth is None:
+        raise TypeError("not a basic credential")
+    return credential.basic_auth

@@ -1,0 +1,179 @@
+"""Connection-side activities: the only code that writes instances, on behalf of their `ConnectInstance`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from temporalio import activity
+
+from integration_service.activities import auth
+from integration_service.activities.execution.attempt import Attempt
+from integration_service.activities.execution.compiled import CompiledDefinitions
+from integration_service.activities.execution.outcome import failure
+from integration_service.activities.execution.pipeline import MethodPipeline, Progress
+from integration_service.contracts import connections as names
+from integration_service.contracts.calls import MethodCall
+from integration_service.contracts.connections import (
+    ConnectionRef,
+    ConnectionState,
+    PinnedVersion,
+    PinVersion,
+    StoreCredential,
+    TestOutcome,
+    WriteConnection,
+)
+from integration_service.contracts.credentials import parse_credential
+from integration_service.contracts.definitions import IntegrationDefinition
+from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError, to_application_error, unexpected
+from integration_service.contracts.instances import ConnectInstanceInput, InstanceError, IntegrationInstance
+from integration_service.storage.credentials import Credentials
+from integration_service.storage.definitions import Definitions
+from integration_service.storage.instances import Instances
+from integration_service.storage.seal_keys import SealKeys
+
+
+class ConnectionActivities:
+    """What runs on the control queue for `ConnectInstance`."""
+
+    def __init__(
+        self,
+        *,
+        instances: Instances,
+        definitions: Definitions,
+        compiled: CompiledDefinitions,
+        credentials: Credentials,
+        seal_keys: SealKeys,
+        pipeline: MethodPipeline,
+    ) -> None:
+        self._instances = instances
+        self._definitions = definitions
+        self._compiled = compiled
+        self._credentials = credentials
+        self._seal_keys = seal_keys
+        self._pipeline = pipeline
+
+    @activity.defn(name=names.OPEN_CONNECTION)
+    async def open(self, wanted: ConnectInstanceInput) -> ConnectionState:
+        """Insert the instance, or adopt the row that is there: then it keeps its version and config."""
+        async with _typed():
+            if not await self._instances.exists(wanted.instance_id):
+                definition = await self._definitions.connectable(wanted.scope, wanted.definition, wanted.version)
+                _require_supported(definition)
+                return await self._state(await self._instances.add(wanted, definition))
+            return await self._state(await self._instances.find(wanted.scope, wanted.instance_id))
+
+    @activity.defn(name=names.LOAD_CONNECTION)
+    async def load(self, ref: ConnectionRef) -> ConnectionState:
+        """The row as it stands now."""
+        async with _typed():
+            return await self._state(await self._instances.find(ref.scope, ref.instance_id))
+
+    @activity.defn(name=names.WRITE_CONNECTION)
+    async def write(self, wanted: WriteConnection) -> ConnectionState:
+        """Write the row if nobody did since it was read; VERSION_CONFLICT otherwise."""
+        async with _typed():
+            written = await self._instances.update(
+                wanted.instance,
+                status=wanted.status,
+                error=wanted.error,
+                config=wanted.config,
+                definition_id=wanted.definition_id,
+            )
+            return await self._state(written)
+
+    @activity.defn(name=names.PIN_VERSION)
+    async def pin(self, wanted: PinVersion) -> PinnedVersion:
+        """Find the published version that an instance is upgraded to."""
+        async with _typed():
+            instance = wanted.instance
+            definition = await self._definitions.connectable(instance.scope, instance.definition, wanted.version)
+            _require_supported(definition)
+            return PinnedVersion(definition_id=definition.id, same_auth=definition.auth_type == instance.auth_type)
+
+    @activity.defn(name=names.STORE_CREDENTIAL)
+    async def store_credential(self, wanted: StoreCredential) -> ConnectionState:
+        """Open the seal, check its shape, encrypt and keep the credential."""
+        async with _typed():
+            instance = wanted.instance
+            payload = parse_credential(await self._seal_keys.open(wanted.sealed, instance.id))
+            if payload.type is not instance.auth_type:
+                raise IntegrationError(
+                    ErrorCode.VALIDATION_ERROR,
+                    f"{instance.definition} takes credentials of type {instance.auth_type}",
+                    path="sealed.type",
+                )
+            await self._credentials.store(instance_id=instance.id, scope=instance.scope, payload=payload)
+            return await self._state(instance)
+
+    @activity.defn(name=names.ERASE_CREDENTIAL)
+    async def erase_credential(self, ref: ConnectionRef) -> ConnectionState:
+        """Delete the credential."""
+        async with _typed():
+            await self._credentials.erase(ref.instance_id)
+            return await self._state(await self._instances.find(ref.scope, ref.instance_id))
+
+    @activity.defn(name=names.TEST_CONNECTION)
+    async def test(self, ref: ConnectionRef) -> TestOutcome:
+        """Call the definition's `connectionTest`; its failure is the method's own, retried as the method is."""
+        progress = Progress()
+        attempt = Attempt.current(None)
+        try:
+            instance = await self._instances.find(ref.scope, ref.instance_id)
+            method = (await self._compiled.get(instance.integration_definition_id)).definition.connection_test
+            if method is None:
+                return TestOutcome(tested=False)
+            call = MethodCall(instance_id=instance.id, scope=instance.scope, method=method)
+            await self._pipeline.run(call, attempt, progress, testing=True)
+        except IntegrationError as error:
+            raise failure(error, attempt=attempt, retry=progress.retry, repeatable=progress.repeatable) from None
+        except Exception as error:
+            raise unexpected(error) from None
+        return TestOutcome(tested=True)
+
+    @activity.defn(name=names.DELETE_INSTANCE)
+    async def delete(self, ref: ConnectionRef) -> None:
+        """Erase the instance and all that hangs on it; audit rows stay."""
+        async with _typed():
+            await self._instances.delete(ref.instance_id)
+
+    async def _state(self, instance: IntegrationInstance) -> ConnectionState:
+        compiled = await self._compiled.get(instance.integration_definition_id)
+        credential = await self._credentials.load(instance.id)
+        problem: IntegrationError | None = None
+        try:
+            compiled.config(instance.config)
+        except IntegrationError as error:
+            problem = error
+        rules = {entry["rule"] for entry in problem.details.get("errors", ())} if problem else set()
+        return ConnectionState(
+            instance=instance,
+            generation=credential.generation if credential else 0,
+            config_problem=_instance_error(problem) if problem else None,
+            unconfigured=rules == {"required"} and not instance.config,
+        )
+
+
+def _instance_error(error: IntegrationError) -> InstanceError:
+    where = f" ({error.path})" if error.path else ""
+    return InstanceError(message=f"{error.message}{where}", code=error.code, details=error.details or None)
+
+
+def _require_supported(definition: IntegrationDefinition) -> None:
+    if definition.auth_type not in auth.SUPPORTED:
+        raise IntegrationError(
+            ErrorCode.VALIDATION_ERROR,
+            f"authType {definition.auth_type} cannot be connected by this version",
+            path="definition",
+        )
+
+
+@asynccontextmanager
+async def _typed() -> AsyncIterator[None]:
+    """Our errors as Temporal's: an outage is tried again for as long as it lasts, anything else is final."""
+    try:
+        yield
+    except IntegrationError as error:
+        raise to_application_error(error, retry=error.decision is Decision.WAIT) from None
+    except Exception as error:
+        raise unexpected(error) from None

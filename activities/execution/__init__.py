@@ -1,0 +1,1 @@
+"""The method pipeline: one call from its params to its result."""

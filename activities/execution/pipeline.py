@@ -1,0 +1,281 @@
+"""One attempt at one method call, top to bottom: load, validate, build, authenticate, send, parse, validate, record."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from integration_service.activities.auth import authenticate, secret_texts
+from integration_service.activities.execution.attempt import Attempt
+from integration_service.activities.execution.compiled import CompiledDefinition, CompiledDefinitions, CompiledMethod
+from integration_service.activities.execution.redaction import redact
+from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
+from integration_service.activities.outbound.retry_after import requested_delay
+from integration_service.activities.outbound.transport import SendFailed, Transport
+from integration_service.contracts.calls import MAX_RESULT_BYTES, MethodCall, MethodResult
+from integration_service.contracts.credentials import IntegrationCredential
+from integration_service.contracts.definitions import IntegrationAuthType
+from integration_service.contracts.errors import ErrorCode, IntegrationError, http_code
+from integration_service.contracts.instances import IntegrationInstanceStatus
+from integration_service.contracts.retry import DEFAULT_RETRY, RetryConfig
+from integration_service.storage.audit import AuditLog, Execution
+from integration_service.storage.credentials import Credentials
+from integration_service.storage.instances import InstanceForCall, Instances
+
+_FOR_THE_REST = timedelta(seconds=1)
+"""Kept back from the attempt's time for what follows the send."""
+_RECORD_RETRY = timedelta(milliseconds=200)
+
+
+@dataclass
+class Progress:
+    """How far an attempt came: what the failure's decision and the log row are made from."""
+
+    started: float = field(default_factory=time.monotonic)
+    instance: InstanceForCall | None = None
+    compiled: CompiledDefinition | None = None
+    method: CompiledMethod | None = None
+    intended: bool = False
+    maybe_sent: bool = False
+    request_bytes: int = 0
+    response: InboundResponse | None = None
+
+    @property
+    def retry(self) -> RetryConfig:
+        return self.method.method.effective_retry if self.method else DEFAULT_RETRY
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the request may be sent again: safe by nature, never sent, or refused by a 429."""
+        if self.method is None or self.method.method.safe_to_repeat or not self.maybe_sent:
+            return True
+        return self.response is not None and self.response.status == 429
+
+    @property
+    def outcome_known(self) -> bool:
+        """Whether nothing was sent or the upstream answered."""
+        return not self.maybe_sent or self.response is not None
+
+    def duration_ms(self) -> int:
+        return round((time.monotonic() - self.started) * 1000)
+
+
+class MethodPipeline:
+    """Runs attempts. Holds what they need; keeps nothing of them."""
+
+    def __init__(
+        self,
+        *,
+        instances: Instances,
+        definitions: CompiledDefinitions,
+        credentials: Credentials,
+        audit: AuditLog,
+        transport: Transport,
+    ) -> None:
+        self._instances = instances
+        self._definitions = definitions
+        self._credentials = credentials
+        self._audit = audit
+        self._transport = transport
+
+    async def run(
+        self,
+        call: MethodCall,
+        attempt: Attempt,
+        progress: Progress,
+        *,
+        definition: str | None = None,
+        testing: bool = False,
+    ) -> MethodResult:
+        """One attempt. `definition` is the one that the activity's type names; `testing` proves a credential, so
+        the instance need not be CONNECTED yet.
+
+        Raises IntegrationError; `progress` then tells how far it came. Either way the log has its row.
+        """
+        try:
+            credential = await self._load(call, progress, definition=definition, testing=testing)
+            request = self._build(call, attempt, progress, credential)
+            await self._intend(attempt, progress)
+            response = await self._send(request, attempt, progress)
+            result = self._finish(response, attempt, progress, credential)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._record(call, attempt, progress, "CANCELLED"))
+            raise
+        except IntegrationError as error:
+            await self._record(call, attempt, progress, error.code)
+            raise
+        await self._record(call, attempt, progress, None)
+        return result
+
+    async def _load(
+        self, call: MethodCall, progress: Progress, *, definition: str | None, testing: bool
+    ) -> IntegrationCredential | None:
+        instance = await self._instances.for_call(call.scope, call.instance_id)
+        compiled = await self._definitions.get(instance.definition_id)
+        if definition is not None and definition != compiled.definition.name:
+            raise IntegrationError(
+                ErrorCode.VALIDATION_ERROR,
+                f"the instance is one of {compiled.definition.name}, the activity's type names {definition}",
+                path="instanceId",
+            )
+        progress.method = compiled.method(call.method or "")
+        progress.instance, progress.compiled = instance, compiled
+        if not testing:
+            require_connected(instance)
+        if compiled.definition.auth_type is IntegrationAuthType.NONE:
+            return None
+        if instance.credential is None:
+            raise IntegrationError(
+                ErrorCode.INSTANCE_NOT_CONNECTED, "the instance has no credential", path="instanceId"
+            )
+        return await self._credentials.open(instance.credential)
+
+    def _build(
+        self,
+        call: MethodCall,
+        attempt: Attempt,
+        progress: Progress,
+        credential: IntegrationCredential | None,
+    ) -> OutboundRequest:
+        instance, compiled, ready = progress.instance, progress.compiled, progress.method
+        assert instance is not None and compiled is not None and ready is not None  # noqa: S101 - set by _load
+        ready.params.check(call.params, at="params", code=ErrorCode.VALIDATION_ERROR, what="the params object")
+        request = ready.adapter.build(params=call.params, config=compiled.merged_config(instance.config), connection={})
+        if (name := ready.method.idempotency_header) is not None:
+            key = call.idempotency_key or attempt.execution_key
+            request = replace(request, headers=(*request.headers, (name, key)))
+        progress.request_bytes = len(request.body or b"")
+        return authenticate(request, credential)
+
+    async def _intend(self, attempt: Attempt, progress: Progress) -> None:
+        assert progress.method is not None  # noqa: S101 - set by _load
+        if progress.method.method.safe_to_repeat:
+            return
+        if not await self._audit.intend(attempt.execution_key):
+            raise IntegrationError(
+                ErrorCode.OUTCOME_UNKNOWN,
+                "an earlier attempt may have reached the upstream and its answer was lost; it is not sent again",
+            )
+        progress.intended = True
+
+    async def _send(self, request: OutboundRequest, attempt: Attempt, progress: Progress) -> InboundResponse:
+        assert progress.method is not None  # noqa: S101 - set by _load
+        timeout = timedelta(milliseconds=progress.method.method.effective_timeout_ms)
+        within = min(timeout, attempt.time_left() - _FOR_THE_REST)
+        if within <= timedelta(0):
+            raise IntegrationError(ErrorCode.TIMEOUT, "no time was left to send the request")
+        try:
+            progress.maybe_sent = True
+            progress.response = await self._transport.send(request, within=within)
+        except SendFailed as error:
+            progress.maybe_sent = error.maybe_sent
+            if progress.repeatable:
+                raise
+            raise IntegrationError(
+                ErrorCode.OUTCOME_UNKNOWN,
+                f"the request may have reached the upstream, but {error.message}; it is not sent again",
+            ) from None
+        return progress.response
+
+    def _finish(
+        self,
+        response: InboundResponse,
+        attempt: Attempt,
+        progress: Progress,
+        credential: IntegrationCredential | None,
+    ) -> MethodResult:
+        compiled, ready = progress.compiled, progress.method
+        assert compiled is not None and ready is not None  # noqa: S101 - set by _load
+        if not 200 <= response.status < 300:
+            raise _refused(response, authenticated=credential is not None)
+        data = ready.adapter.parse(response)
+        data, size = redact(data, secret_texts(credential))
+        ready.result.check(data, at="data", code=ErrorCode.RESULT_VALIDATION_ERROR, what="the upstream's answer")
+        if size > MAX_RESULT_BYTES:
+            raise IntegrationError(
+                ErrorCode.RESPONSE_TOO_LARGE,
+                f"the result is {size} bytes as JSON, over {MAX_RESULT_BYTES}: ask for less",
+            )
+        return MethodResult(
+            data=data,
+            status_code=response.status,
+            attempts=attempt.tries,
+            duration_ms=progress.duration_ms(),
+            definition=compiled.definition.name,
+            definition_version=compiled.definition.version,
+        )
+
+    async def _record(self, call: MethodCall, attempt: Attempt, progress: Progress, code: str | None) -> None:
+        """Write the log row, in process for as long as the attempt lasts: a request is never repeated because
+        our own database was down. Raises IntegrationError when it stayed down."""
+        row = _row(call, attempt, progress, code)
+        if row is None:
+            return
+        settles = progress.intended and progress.outcome_known
+        while True:
+            try:
+                return await self._audit.record(row, settles_intent=settles)
+            except IntegrationError as error:
+                if attempt.time_left() < _FOR_THE_REST or not progress.maybe_sent:
+                    if not progress.repeatable and code is None:
+                        raise IntegrationError(
+                            ErrorCode.OUTCOME_UNKNOWN, "the upstream answered, but it could not be recorded"
+                        ) from error
+                    raise
+                await asyncio.sleep(_RECORD_RETRY.total_seconds())
+
+
+def require_connected(instance: InstanceForCall) -> None:
+    """Raises IntegrationError with the code that tells what to do about an instance that is not CONNECTED."""
+    status = instance.status
+    if status is IntegrationInstanceStatus.CONNECTED:
+        return
+    code = {
+        IntegrationInstanceStatus.AUTH_ERROR: ErrorCode.REAUTH_REQUIRED,
+        IntegrationInstanceStatus.CONFIG_ERROR: ErrorCode.CONFIG_ERROR,
+    }.get(status, ErrorCode.INSTANCE_NOT_CONNECTED)
+    raise IntegrationError(
+        code, f"instance {instance.name} is {status}", path="instanceId", details={"status": status.value}
+    )
+
+
+def _refused(response: InboundResponse, *, authenticated: bool) -> IntegrationError:
+    if response.status == 401 and authenticated:
+        return IntegrationError(
+            ErrorCode.AUTH_ERROR, "the upstream refuses the credential (401)", details={"statusCode": 401}
+        )
+    delay = requested_delay(response.headers, now=datetime.now(UTC)) if response.status in (429, 503) else None
+    return IntegrationError(
+        http_code(response.status),
+        f"the upstream answered {response.status}",
+        details={"statusCode": response.status},
+        retry_after=delay,
+    )
+
+
+def _row(call: MethodCall, attempt: Attempt, progress: Progress, code: str | None) -> Execution | None:
+    instance, compiled = progress.instance, progress.compiled
+    if instance is None or compiled is None:
+        return None
+    return Execution(
+        scheduled_at=attempt.scheduled_at,
+        execution_key=attempt.execution_key,
+        attempt=attempt.tries,
+        scope=instance.scope,
+        instance_id=instance.id,
+        definition=compiled.definition.name,
+        definition_version=compiled.definition.version,
+        method=call.method or "",
+        workflow_id=attempt.workflow_id,
+        run_id=attempt.run_id,
+        activity_id=attempt.activity_id,
+        status="FAILED" if code else "SUCCEEDED",
+        code=code,
+        http_status=progress.response.status if progress.response else None,
+        duration_ms=progress.duration_ms(),
+        request_bytes=progress.request_bytes,
+        response_bytes=len(progress.response.body) if progress.response else 0,
+        correlation_id=call.correlation_id,
+    )

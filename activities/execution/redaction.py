@@ -1,0 +1,44 @@
+"""Credential values that an upstream sends back are replaced before a result leaves the activity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import to_json
+
+REDACTED = "[REDACTED]"
+_SHORTEST_INSIDE = 6
+"""Shorter secrets are replaced only where they are the whole text: inside, they would hit ordinary words."""
+
+
+def redact(data: Any, secrets: tuple[str, ...]) -> tuple[Any, int]:
+    """`data` without the secrets, and how many bytes of JSON it makes."""
+    encoded = to_json(data)
+    if not any(_escaped(secret) in encoded for secret in secrets):
+        return data, len(encoded)
+    clean = _walk(data, secrets)
+    return clean, len(to_json(clean))
+
+
+def _escaped(secret: str) -> bytes:
+    return to_json(secret)[1:-1]
+
+
+def _walk(data: Any, secrets: tuple[str, ...]) -> Any:
+    match data:
+        case str():
+            return _text(data, secrets)
+        case dict():
+            return {_text(key, secrets): _walk(value, secrets) for key, value in data.items()}
+        case list():
+            return [_walk(value, secrets) for value in data]
+    return data
+
+
+def _text(text: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
+        if text == secret:
+            return REDACTED
+        if len(secret) >= _SHORTEST_INSIDE:
+            text = text.replace(secret, REDACTED)
+    return text

@@ -1,0 +1,144 @@
+"""Method activities: one dynamic activity serves every name `<definition>.<method>`, one local one resolves calls."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
+
+from integration_service.activities.execution.attempt import Attempt
+from integration_service.activities.execution.compiled import CompiledDefinitions
+from integration_service.activities.execution.outcome import failure, is_throttle
+from integration_service.activities.execution.pipeline import MethodPipeline, Progress, require_connected
+from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, ResolvedMethod
+from integration_service.contracts.errors import ErrorCode, IntegrationError, to_application_error, unexpected
+from integration_service.contracts.instances import Observed
+from integration_service.contracts.names import connection_workflow_id
+from integration_service.contracts.wire import parse
+from integration_service.storage.instances import Instances
+
+_HEARTBEAT_EVERY = timedelta(seconds=3)
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class MethodActivities:
+    """What runs on the task queue that callers use."""
+
+    def __init__(self, *, pipeline: MethodPipeline, instances: Instances, definitions: CompiledDefinitions) -> None:
+        self._pipeline = pipeline
+        self._instances = instances
+        self._definitions = definitions
+
+    @activity.defn(name="resolve")
+    async def resolve(self, call: MethodCall) -> ResolvedMethod:
+        """What `ExecuteMethod` needs to schedule the method's activity (a local activity).
+
+        Raises ApplicationError typed by code; UNAVAILABLE tells the workflow to wait and ask again.
+        """
+        try:
+            instance = await self._instances.for_call(call.scope, call.instance_id)
+            compiled = await self._definitions.get(instance.definition_id)
+            if call.method is None:
+                raise IntegrationError(ErrorCode.VALIDATION_ERROR, "required key is missing", path="method")
+            method = compiled.method(call.method).method
+            require_connected(instance)
+        except IntegrationError as error:
+            raise to_application_error(error) from None
+        return ResolvedMethod(
+            instance_id=instance.id,
+            definition=compiled.definition.name,
+            definition_version=compiled.definition.version,
+            method=method.name,
+            retry=method.effective_retry,
+            timeout_ms=method.effective_timeout_ms,
+        )
+
+    @activity.defn(dynamic=True)
+    async def run_method(self, arguments: Sequence[RawValue]) -> MethodResult:
+        """Activity `<definition>.<method>`: input `MethodCall`, output `MethodResult`.
+
+        From `ExecuteMethod` a second argument, `Continuation`, says that its caller parks. Raises ApplicationError
+        typed by code; the definition's retry limits hold whatever policy the caller brought.
+        """
+        progress = Progress()
+        attempt: Attempt | None = None
+        try:
+            call, continuation, definition = _read(arguments)
+            attempt = Attempt.current(continuation)
+            async with _heartbeats(attempt):
+                return await self._pipeline.run(call, attempt, progress, definition=definition)
+        except IntegrationError as error:
+            if attempt is None:
+                raise to_application_error(error) from None
+            await self._tell_owner(error, progress)
+            raise self._failure(error, attempt, progress) from None
+        except Exception as error:
+            raise unexpected(error) from None
+
+    def _failure(self, error: IntegrationError, attempt: Attempt, progress: Progress) -> ApplicationError:
+        if not attempt.parks and is_throttle(error, progress.retry):
+            activity.heartbeat(attempt.throttles + 1)
+        return failure(error, attempt=attempt, retry=progress.retry, repeatable=progress.repeatable)
+
+    async def _tell_owner(self, error: IntegrationError, progress: Progress) -> None:
+        """Let the instance's workflow know that its credential is refused; it alone writes the status."""
+        instance = progress.instance
+        if error.code != ErrorCode.AUTH_ERROR or instance is None or instance.credential is None:
+            return
+        owner = client().get_workflow_handle(connection_workflow_id(instance.id))
+        # A terminated owner is no reason to fail differently: the call's own failure says what is wrong.
+        with contextlib.suppress(RPCError):
+            await owner.signal("observed", Observed(generation=instance.credential.generation, code=error.code))
+
+
+def client() -> Client:
+    """The worker's own client."""
+    return activity.client()
+
+
+def _read(arguments: Sequence[RawValue]) -> tuple[MethodCall, Continuation | None, str]:
+    definition, _, method = activity.info().activity_type.partition(".")
+    if not method:
+        raise IntegrationError(
+            ErrorCode.VALIDATION_ERROR,
+            "an activity's type is <definition>.<method>",
+            details={"activityType": activity.info().activity_type},
+        )
+    if not arguments:
+        raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the activity takes a MethodCall")
+    call = _argument(MethodCall, arguments[0])
+    if call.method not in (None, method):
+        raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the activity's type names another method", path="method")
+    continuation = _argument(Continuation, arguments[1]) if len(arguments) > 1 else None
+    return call.model_copy(update={"method": method}), continuation, definition
+
+
+def _argument(model: type[Model], raw: RawValue) -> Model:
+    value: Any = activity.payload_converter().from_payload(raw.payload)
+    return parse(model, value)
+
+
+@asynccontextmanager
+async def _heartbeats(attempt: Attempt) -> AsyncIterator[None]:
+    """Beat while a call lasts, so that a dead worker is noticed in seconds; a short call never beats."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(_HEARTBEAT_EVERY.total_seconds())
+            activity.heartbeat(attempt.throttles)
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        task.cancel()

@@ -1,0 +1,1 @@
+"""Everything that leaves: one sender, one egress policy."""

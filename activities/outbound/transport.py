@@ -1,0 +1,177 @@
+"""The one sender. It interprets nothing and retries nothing: it sends a request value and returns a response."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import httpcore2
+import httpx2
+
+from integration_service.activities.outbound.egress import EgressBackend, EgressPolicy
+from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
+from integration_service.contracts.errors import ErrorCode, IntegrationError
+
+MAX_RESPONSE_BYTES = 10 * 1024 * 1024
+MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_FOLLOWED = frozenset({"GET", "HEAD"})
+# Their INFO lines hold whole URLs and their DEBUG lines whole headers: keys and tokens among them.
+_CHATTY = ("httpx2", "httpcore2")
+
+
+class SendFailed(IntegrationError):
+    """No whole response came. `maybe_sent` tells whether the upstream may have got the request."""
+
+    def __init__(self, code: ErrorCode, message: str, *, maybe_sent: bool) -> None:
+        super().__init__(code, message)
+        self.maybe_sent = maybe_sent
+
+
+class Transport:
+    """Sends requests through the egress policy over pooled connections; keeps no cookies, asks no proxy."""
+
+    def __init__(self, policy: EgressPolicy, *, max_connections: int = 200) -> None:
+        self._policy = policy
+        self._max_connections = max_connections
+        self._pool: httpcore2.AsyncConnectionPool | None = None
+
+    async def open(self) -> None:
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=httpx2.create_ssl_context(trust_env=False),
+            max_connections=self._max_connections,
+            max_keepalive_connections=self._max_connections,
+            keepalive_expiry=5,
+            network_backend=EgressBackend(self._policy),
+        )
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            await self._pool.aclose()
+            self._pool = None
+
+    async def send(
+        self, request: OutboundRequest, *, within: timedelta, max_bytes: int = MAX_RESPONSE_BYTES
+    ) -> InboundResponse:
+        """Send and read to the end of the body, redirects included, all within one bound.
+
+        Raises SendFailed TIMEOUT or CONNECTION_ERROR, IntegrationError EGRESS_DENIED or RESPONSE_TOO_LARGE. No
+        message of theirs holds a URL: a key may stand in it.
+        """
+        progress = _Progress()
+        try:
+            async with asyncio.timeout(within.total_seconds()):
+                return await self._follow(request, progress, max_bytes)
+        except (TimeoutError, httpcore2.TimeoutException):
+            raise SendFailed(
+                ErrorCode.TIMEOUT,
+                f"no whole answer within {within.total_seconds():g} s",
+                maybe_sent=progress.sending,
+            ) from None
+        except (httpx2.InvalidURL, httpcore2.UnsupportedProtocol):
+            raise IntegrationError(
+                ErrorCode.VALIDATION_ERROR, "the request's URL is not one that can be called", path="baseUrl"
+            ) from None
+        except httpx2.DecodingError:
+            raise IntegrationError(
+                ErrorCode.MALFORMED_RESPONSE, "the answer's content-encoding cannot be decoded"
+            ) from None
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpx2.HTTPError, httpx2.StreamError) as error:
+            what = "could not connect" if not progress.sending else "the connection broke"
+            raise SendFailed(
+                ErrorCode.CONNECTION_ERROR, f"{what} ({type(error).__name__})", maybe_sent=progress.sending
+            ) from None
+
+    async def _follow(self, request: OutboundRequest, progress: _Progress, max_bytes: int) -> InboundResponse:
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._exchange(request, progress, max_bytes)
+            location = response.headers.get("location")
+            if response.status not in _REDIRECTS or request.method not in _FOLLOWED or not location:
+                return response
+            request = _redirected(request, location)
+        raise IntegrationError(ErrorCode.MALFORMED_RESPONSE, f"more than {MAX_REDIRECTS} redirects")
+
+    async def _exchange(self, request: OutboundRequest, progress: _Progress, max_bytes: int) -> InboundResponse:
+        if self._pool is None:
+            raise RuntimeError("the transport is not open")
+        built = httpx2.Request(
+            request.method,
+            request.url,
+            headers=[*request.headers, *_DEFAULT_HEADERS],
+            content=request.body,
+            extensions={"trace": progress.trace},
+        )
+        raw = await self._pool.handle_async_request(
+            httpcore2.Request(
+                method=built.method,
+                url=httpcore2.URL(
+                    scheme=built.url.raw_scheme,
+                    host=built.url.raw_host,
+                    port=built.url.port,
+                    target=built.url.raw_path,
+                ),
+                headers=built.headers.raw,
+                content=built.stream,
+                extensions=built.extensions,
+            )
+        )
+        try:
+            response = httpx2.Response(raw.status, headers=raw.headers, stream=_Stream(raw.stream), request=built)
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise IntegrationError(
+                        ErrorCode.RESPONSE_TOO_LARGE, f"the upstream's answer is over {max_bytes} bytes, decoded"
+                    )
+        finally:
+            await raw.aclose()
+        headers: dict[str, str] = {}
+        for name, value in response.headers.multi_items():
+            headers[name.lower()] = f"{headers[name.lower()]}, {value}" if name.lower() in headers else value
+        return InboundResponse(status=raw.status, headers=headers, body=bytes(body))
+
+
+_DEFAULT_HEADERS = (("Accept-Encoding", "gzip, deflate"), ("User-Agent", "integration-service"))
+
+
+class _Progress:
+    """Whether the request's first byte may have left: told by httpcore2's own trace, not guessed."""
+
+    sending = False
+
+    async def trace(self, event: str, info: dict[str, Any]) -> None:
+        if event.endswith("send_request_headers.started"):
+            self.sending = True
+
+
+class _Stream(httpx2.AsyncByteStream):
+    """httpcore2's body stream as httpx2's decoders want it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> Any:
+        async for chunk in self._stream:
+            yield chunk
+
+
+def _redirected(request: OutboundRequest, location: str) -> OutboundRequest:
+    target = urljoin(request.url, location)
+    if urlsplit(target).scheme not in ("http", "https"):
+        raise IntegrationError(ErrorCode.EGRESS_DENIED, "a redirect leads to something that is not HTTP")
+    if _origin(target) == _origin(request.url):
+        return replace(request, url=target)
+    kept = tuple((name, value) for name, value in request.headers if name.lower() not in request.secret_headers)
+    return replace(request, url=target, headers=kept)
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

@@ -1,0 +1,63 @@
+"""JSON Schemas compiled once: no remote or file `$ref`, linear-time patterns, errors by path and rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema_rs
+
+from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.wire import JsonSchema, join_path
+
+_MAX_ERRORS = 10
+
+
+def _deny(uri: str) -> Any:
+    raise ValueError("$ref may only point inside its own schema")
+
+
+class Schema:
+    """A compiled JSON Schema. `at` names where it stands in its definition."""
+
+    def __init__(self, schema: JsonSchema, *, at: str) -> None:
+        """Raises IntegrationError VALIDATION_ERROR when it is no valid schema."""
+        try:
+            self._validator = jsonschema_rs.validator_for(
+                schema,
+                validate_formats=True,
+                retriever=_deny,
+                offline=True,
+                pattern_options=jsonschema_rs.RegexOptions(size_limit=1_000_000, dfa_size_limit=1_000_000),
+            )
+        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+            path = join_path(at, getattr(error, "instance_path", ()))
+            raise IntegrationError(
+                ErrorCode.VALIDATION_ERROR, f"not a valid JSON Schema: {_reason(error)}", path=path
+            ) from None
+
+    def check(self, value: Any, *, at: str, code: ErrorCode, what: str) -> None:
+        """Raises IntegrationError with the path and rule of what does not fit; never with the value."""
+        if self._validator.is_valid(value):
+            return
+        found = []
+        for error in self._validator.iter_errors(value):
+            found.append({"path": _path(at, error), "rule": error.kind.name})
+            if len(found) == _MAX_ERRORS:
+                break
+        first = found[0]
+        raise IntegrationError(
+            code, f"{what} breaks the rule `{first['rule']}`", path=first["path"], details={"errors": found}
+        )
+
+
+def _path(at: str, error: jsonschema_rs.ValidationError) -> str:
+    parts = list(error.instance_path)
+    # For these rules the culprit is a key that is not there, or not allowed there: name it, it is no value.
+    if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required):
+        parts.append(str(error.kind.property))
+    return join_path(at, parts)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error.args[0] if error.args else error)
+    return text.splitlines()[0][:200]

@@ -1,0 +1,1 @@
+"""`integrations …`: one file a command group, thin over client and storage."""

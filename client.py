@@ -1,0 +1,123 @@
+"""A typed client for other Python services: thin over the contract, no more than names and shapes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from temporalio.client import (
+    Client,
+    WithStartWorkflowOperation,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+)
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from integration_service.contracts.calls import MethodCall, MethodResult
+from integration_service.contracts.credentials import Sealed
+from integration_service.contracts.errors import ErrorCode, IntegrationError, from_failure
+from integration_service.contracts.instances import ConnectInstanceInput
+from integration_service.contracts.names import CONNECT_INSTANCE, EXECUTE_METHOD, TASK_QUEUE, connection_workflow_id
+from integration_service.contracts.wire import JsonObject, parse
+
+
+class Integrations:
+    """Calls methods and owns connections, over any Temporal client.
+
+    Failures come back as IntegrationError with the code of the contract, whatever Temporal wrapped them in.
+    """
+
+    def __init__(self, client: Client, *, task_queue: str = TASK_QUEUE) -> None:
+        self._client = client
+        self._task_queue = task_queue
+
+    async def call(self, call: MethodCall, *, workflow_id: str | None = None) -> MethodResult:
+        """Run `ExecuteMethod` to its end. The same `workflow_id` twice runs once."""
+        handle = await self.start_call(call, workflow_id=workflow_id)
+        async with _failures():
+            return parse(MethodResult, await handle.result())
+
+    async def start_call(self, call: MethodCall, *, workflow_id: str | None = None) -> WorkflowHandle[Any, JsonObject]:
+        """Start `ExecuteMethod`; attaches where the id runs already."""
+        async with _failures():
+            handle: WorkflowHandle[Any, JsonObject] = await self._client.start_workflow(
+                EXECUTE_METHOD,
+                call.to_wire(),
+                id=workflow_id or f"call:{uuid.uuid4()}",
+                task_queue=self._task_queue,
+                result_type=dict,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                static_summary=f"{call.method} of {call.instance_id}",
+            )
+        return handle
+
+    async def connect(self, wanted: ConnectInstanceInput) -> JsonObject:
+        """Start `ConnectInstance` and return its status once the start has settled."""
+        async with _failures():
+            start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
+                CONNECT_INSTANCE,
+                wanted.to_wire(),
+                id=connection_workflow_id(wanted.instance_id),
+                task_queue=self._task_queue,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                static_summary=f"{wanted.name} ({wanted.definition})",
+            )
+            # `await_settled` changes nothing: it is answered after the start, in the same round trip.
+            settled: JsonObject = await self._client.execute_update_with_start_workflow(
+                "await_settled", start_workflow_operation=start, result_type=dict
+            )
+        return settled
+
+    def connection(self, instance_id: str) -> Connection:
+        """The connection of an instance by its UUID."""
+        return Connection(self._client, instance_id)
+
+
+class Connection:
+    """One instance's `ConnectInstance` workflow."""
+
+    def __init__(self, client: Client, instance_id: str) -> None:
+        self._handle = client.get_workflow_handle(connection_workflow_id(instance_id))
+
+    async def status(self) -> JsonObject:
+        """The status object, without a write."""
+        async with _failures():
+            found: JsonObject = await self._handle.query("status", result_type=dict)
+        return found
+
+    async def configure(self, config: JsonObject) -> JsonObject:
+        return await self.update("configure", {"config": config})
+
+    async def submit_credentials(self, sealed: Sealed) -> JsonObject:
+        return await self.update("submit_credentials", {"sealed": sealed.to_wire()})
+
+    async def update(self, name: str, message: JsonObject | None = None) -> JsonObject:
+        """Send an update by name (`test`, `upgrade`, `disconnect`, `reconnect`, `delete` …) and wait for it."""
+        async with _failures():
+            answer: JsonObject = await self._handle.execute_update(name, message or {}, result_type=dict)
+        return answer
+
+
+@asynccontextmanager
+async def _failures() -> AsyncIterator[None]:
+    try:
+        yield
+    except (WorkflowFailureError, WorkflowUpdateFailedError) as error:
+        raise from_failure(error.cause) or IntegrationError(
+            ErrorCode.UNAVAILABLE, f"it ended without a result: {error.cause}"
+        ) from error
+    except WorkflowAlreadyStartedError as error:
+        raise IntegrationError(
+            ErrorCode.VALIDATION_ERROR, f"{error.workflow_id} runs already", path="instanceId"
+        ) from error
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            raise IntegrationError(
+                ErrorCode.INSTANCE_NOT_FOUND, "no workflow owns that instance", path="instanceId"
+            ) from error
+        raise IntegrationError(ErrorCode.UNAVAILABLE, f"Temporal answered {error.status.name}") from error

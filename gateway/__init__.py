@@ -1,0 +1,1 @@
+"""The ASGI process: what people and callers reach over HTTP."""

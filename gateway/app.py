@@ -1,0 +1,52 @@
+"""The gateway's routes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError
+from integration_service.settings import Settings
+from integration_service.storage.database import Database
+from integration_service.storage.schema_version import check_schema_version
+from integration_service.storage.seal_keys import current_seal_key
+
+
+def build_app(settings: Settings) -> Starlette:
+    """The gateway over one database. It holds no keyring: it can tell the seal key and open nothing."""
+    database = Database(settings.require("database_url"), max_connections=5)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with database:
+            await check_schema_version(database)
+            yield
+
+    async def healthz(_: Request) -> JSONResponse:
+        """Whether this process serves; nothing else is asked, or a database outage would restart it."""
+        return JSONResponse({"status": "ok"})
+
+    async def seal_key(_: Request) -> JSONResponse:
+        """`GET /v1/seal-key`: what secrets are sealed to."""
+        key = await current_seal_key(database)
+        if key is None:
+            raise IntegrationError(ErrorCode.UNAVAILABLE, "no worker has made a seal key yet")
+        return JSONResponse(key.to_wire(), headers={"Cache-Control": "no-store"})
+
+    return Starlette(
+        routes=[Route("/healthz", healthz), Route("/v1/seal-key", seal_key)],
+        lifespan=lifespan,
+        exception_handlers={IntegrationError: _failed},
+    )
+
+
+async def _failed(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, IntegrationError)  # noqa: S101 - it is registered for nothing else
+    status = 503 if error.decision is Decision.WAIT else 400
+    wire = {"code": error.code, "message": error.message, "path": error.path}
+    return JSONResponse({key: value for key, value in wire.items() if value is not None}, status_code=status)

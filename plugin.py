@@ -1,0 +1,214 @@
+"""The composition root: builds every part, opens it while a worker runs, and registers what that worker serves.
+
+`IntegrationPlugin` makes any Temporal worker one of ours. `IntegrationClientPlugin` gives a client our converter and
+nothing else: a client's plugins reach the workers made from it, and a caller's worker must not get our activities.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import PydanticPayloadConverter
+from temporalio.converter import DataConverter
+from temporalio.plugin import SimplePlugin
+from temporalio.service import RPCError
+from temporalio.worker import Worker, WorkerConfig, WorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from integration_service.activities.connections import ConnectionActivities
+from integration_service.activities.execution.compiled import CompiledDefinitions
+from integration_service.activities.execution.pipeline import MethodPipeline
+from integration_service.activities.methods import MethodActivities
+from integration_service.activities.outbound.egress import EgressPolicy
+from integration_service.activities.outbound.transport import Transport
+from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.names import SEARCH_ATTRIBUTES, control_queue
+from integration_service.settings import Settings
+from integration_service.storage.audit import AuditLog
+from integration_service.storage.credentials import Credentials
+from integration_service.storage.database import Database
+from integration_service.storage.definitions import Definitions
+from integration_service.storage.instances import Instances
+from integration_service.storage.schema_version import check_schema_version
+from integration_service.storage.seal_keys import SealKeys
+from integration_service.storage.vault.keyring import Keyring
+from integration_service.workflows.connect_instance import ConnectInstance
+from integration_service.workflows.execute_method import ExecuteMethod
+
+_NAME = "integration-service.IntegrationPlugin"
+_WORKFLOWS = (ConnectInstance, ExecuteMethod)
+_PASSED_THROUGH = ("integration_service.contracts", "pydantic", "pydantic_core", "annotated_types")
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What one worker's activities are made of."""
+
+    database: Database
+    transport: Transport
+    seal_keys: SealKeys
+    methods: MethodActivities
+    connections: ConnectionActivities
+
+    @classmethod
+    def build(cls, settings: Settings) -> _Parts:
+        """Connects nothing. Raises IntegrationError when a setting is missing or the keyring cannot be read."""
+        database = Database(settings.require("database_url"))
+        keyring = Keyring.load(settings.require("keyring"))
+        transport = Transport(EgressPolicy(settings.egress_allow))
+        instances, definitions = Instances(database), Definitions(database)
+        credentials, seal_keys = Credentials(database, keyring), SealKeys(database, keyring)
+        compiled = CompiledDefinitions(definitions)
+        pipeline = MethodPipeline(
+            instances=instances,
+            definitions=compiled,
+            credentials=credentials,
+            audit=AuditLog(database),
+            transport=transport,
+        )
+        return cls(
+            database=database,
+            transport=transport,
+            seal_keys=seal_keys,
+            methods=MethodActivities(pipeline=pipeline, instances=instances, definitions=compiled),
+            connections=ConnectionActivities(
+                instances=instances,
+                definitions=definitions,
+                compiled=compiled,
+                credentials=credentials,
+                seal_keys=seal_keys,
+                pipeline=pipeline,
+            ),
+        )
+
+    @property
+    def method_activities(self) -> list[Callable[..., Any]]:
+        return [self.methods.resolve, self.methods.run_method]
+
+    @property
+    def control_activities(self) -> list[Callable[..., Any]]:
+        found = self.connections
+        return [
+            found.open,
+            found.load,
+            found.write,
+            found.pin,
+            found.store_credential,
+            found.erase_credential,
+            found.test,
+            found.delete,
+        ]
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            await self.database.open()
+            stack.push_async_callback(self.database.close)
+            await check_schema_version(self.database)
+            await self.seal_keys.ensure()
+            await self.transport.open()
+            stack.push_async_callback(self.transport.close)
+            yield
+
+
+class IntegrationClientPlugin(SimplePlugin):
+    """For `Client.connect(plugins=[…])`: our values on the wire, a user's codec kept."""
+
+    def __init__(self) -> None:
+        super().__init__(f"{_NAME}.Client", data_converter=_with_pydantic)
+
+
+class IntegrationPlugin(SimplePlugin):
+    """For `Worker(plugins=[…])`: our workflows and activities on that worker's queue, and beside it a second worker
+    on the control queue, so that a flood of calls delays no connection.
+
+    One plugin serves one worker. A Replayer gets the workflows and the converter, and needs no database.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._settings = settings
+        self._parts: _Parts | None = None
+        super().__init__(
+            _NAME,
+            data_converter=_with_pydantic,
+            workflows=_WORKFLOWS,
+            workflow_runner=_passing_through,
+        )
+
+    def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
+        """Builds the parts. Raises IntegrationError when a setting is missing."""
+        if self._parts is not None:
+            raise ValueError("an IntegrationPlugin serves one worker: make another for another worker")
+        self._parts = _Parts.build(self._settings or Settings.from_environment())
+        self.activities = self._parts.method_activities
+        config = super().configure_worker(config)
+        config["client"] = _speaking_pydantic(config["client"])
+        return config
+
+    async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:  # noqa: A002
+        """Opens the parts, serves both queues, closes the parts."""
+        parts = self._parts
+        if parts is None:
+            raise RuntimeError("run_worker before configure_worker")
+        async with parts.opened():
+            await _ensure_search_attributes(worker.client)
+            control = Worker(
+                worker.client,
+                task_queue=control_queue(worker.task_queue),
+                activities=parts.control_activities,
+                graceful_shutdown_timeout=timedelta(seconds=10),
+            )
+            async with control:
+                await super().run_worker(worker, next)
+
+
+def _with_pydantic(converter: DataConverter | None) -> DataConverter:
+    converter = converter or DataConverter.default
+    if issubclass(converter.payload_converter_class, PydanticPayloadConverter):
+        return converter
+    return dataclasses.replace(converter, payload_converter_class=PydanticPayloadConverter)
+
+
+def _speaking_pydantic(client: Client) -> Client:
+    """The same connection with our converter, where the worker's owner did not use `IntegrationClientPlugin`."""
+    wanted = _with_pydantic(client.data_converter)
+    if wanted is client.data_converter:
+        return client
+    config = client.config(active_config=True)
+    config["data_converter"], config["plugins"] = wanted, []
+    return Client(**config)
+
+
+def _passing_through(runner: WorkflowRunner | None) -> WorkflowRunner:
+    if not isinstance(runner, SandboxedWorkflowRunner):
+        return runner or SandboxedWorkflowRunner()
+    return dataclasses.replace(runner, restrictions=runner.restrictions.with_passthrough_modules(*_PASSED_THROUGH))
+
+
+async def _ensure_search_attributes(client: Client) -> None:
+    """Register what is missing. Raises IntegrationError with the command to run where we may not."""
+    wanted = {key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in SEARCH_ATTRIBUTES}
+    try:
+        known = await client.operator_service.list_search_attributes(
+            ListSearchAttributesRequest(namespace=client.namespace)
+        )
+        missing = {name: kind for name, kind in wanted.items() if name not in known.custom_attributes}
+        if missing:
+            await client.operator_service.add_search_attributes(
+                AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)
+            )
+    except RPCError as error:
+        names = " ".join(f"--name {name}" for name in wanted)
+        raise IntegrationError(
+            ErrorCode.UNAVAILABLE,
+            f"search attributes could not be checked ({error.status.name}); register them with "
+            f"`temporal operator search-attribute create {names} --type Keyword`",
+        ) from error

@@ -1,0 +1,55 @@
+"""One frozen settings value, read from the environment once, at a process's start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.names import TASK_QUEUE
+
+_PREFIX = "INTEGRATIONS_"
+
+
+class Settings(BaseModel):
+    """What the service is told from outside; Temporal's own settings come by `temporalio.envconfig`.
+
+    `database_url` is a libpq URL and `keyring` a path or an inline key set: both are secrets. `egress_allow` is a
+    comma-separated list of CIDR ranges that outbound calls may reach although they are private.
+    """
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    database_url: str = Field(default="", repr=False)
+    keyring: str = Field(default="", repr=False)
+    public_url: str = "http://127.0.0.1:8700"
+    task_queue: str = Field(default=TASK_QUEUE, min_length=1)
+    egress_allow: tuple[str, ...] = ()
+    gateway_listen: str = "127.0.0.1:8700"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Read the ``INTEGRATIONS_*`` variables. Raises IntegrationError naming the variable that is wrong."""
+        source = os.environ if environment is None else environment
+        given: dict[str, object] = {
+            name: source[_PREFIX + name.upper()] for name in cls.model_fields if source.get(_PREFIX + name.upper())
+        }
+        if isinstance(allow := given.get("egress_allow"), str):
+            given["egress_allow"] = tuple(part.strip() for part in allow.split(",") if part.strip())
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            variable = _PREFIX + str(first["loc"][0]).upper()
+            raise IntegrationError(ErrorCode.VALIDATION_ERROR, first["msg"], path=variable) from None
+
+    def require(self, name: str) -> str:
+        """A setting that this process cannot do without. Raises IntegrationError naming its variable."""
+        value: str = getattr(self, name)
+        if not value:
+            variable = _PREFIX + name.upper()
+            raise IntegrationError(ErrorCode.VALIDATION_ERROR, f"{variable} is not set", path=variable)
+        return value

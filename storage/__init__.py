@@ -1,0 +1,1 @@
+"""Postgres: definitions, instances, credentials, audit. Repositories speak the domain and return values."""

@@ -1,0 +1,96 @@
+"""The one way to Postgres: a pool, opened and closed by its owner, with driver errors translated once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from typing import Any, Self
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from integration_service.contracts.errors import ErrorCode, IntegrationError
+
+Connection = psycopg.AsyncConnection[DictRow]
+
+# One statement never outlives an activity's patience, and a peer that is gone is noticed within seconds.
+_OPTIONS = {
+    "application_name": "integration-service",
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "options": "-c statement_timeout=15000 -c timezone=UTC",
+}
+# The pool retries on its own and says so at WARNING for each try; callers already get UNAVAILABLE.
+logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+
+
+class Database:
+    """A pool of autocommit connections to one database.
+
+    `url` is a libpq URL. A server that is down, or a pool without a free connection, raises IntegrationError
+    UNAVAILABLE; nothing of the URL stands in it.
+    """
+
+    def __init__(self, url: str, *, max_connections: int = 20, patience: timedelta = timedelta(seconds=5)) -> None:
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            connection_class=psycopg.AsyncConnection[DictRow],
+            kwargs={"autocommit": True, "row_factory": dict_row, **_OPTIONS},
+            min_size=1,
+            max_size=max_connections,
+            timeout=patience.total_seconds(),
+            # The pool is opened by `open`, inside the event loop that uses it.
+            open=False,
+        )
+
+    async def open(self) -> Self:
+        await self._pool.open()
+        return self
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection on which each statement is its own transaction: one round trip."""
+        with _translated():
+            async with self._pool.connection() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection inside a transaction that commits when the block ends."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def one(self, query: str, parameters: dict[str, Any]) -> DictRow | None:
+        """The first row of a single statement, or None."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(query.encode(), parameters)
+            return await cursor.fetchone() if cursor.description else None
+
+    async def all(self, query: str, parameters: dict[str, Any] | None = None) -> list[DictRow]:
+        """Every row of a single statement."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(query.encode(), parameters)
+            return await cursor.fetchall()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
+        # Its text may name host and user; the class says all that a caller can act on.
+        raise IntegrationError(ErrorCode.UNAVAILABLE, "the database does not answer") from None

@@ -1,0 +1,35 @@
+"""Brings a database to this version, by Alembic; safe when two processes start at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.storage.schema_version import SCHEMA
+
+_LOCK = 0x1E7E6A71  # any constant; advisory locks are per database
+
+
+def migrate(database_url: str) -> None:
+    """Run what is missing, under an advisory lock, in one transaction.
+
+    Raises IntegrationError UNAVAILABLE when the server does not answer.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    # SQLAlchemy never sees the URL: libpq's own syntax (services, several hosts) stays valid, and unlogged.
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(database_url), poolclass=NullPool)
+    try:
+        with engine.connect() as connection, connection.begin():
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except psycopg.OperationalError as error:
+        raise IntegrationError(ErrorCode.UNAVAILABLE, "the database does not answer") from error

@@ -1,0 +1,1 @@
+"""Deterministic code only: the standard library, temporalio and contracts."""

@@ -1,0 +1,156 @@
+"""`ExecuteMethod`: one durable call of one method of one instance."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy, VersioningBehavior
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    TimeoutError,
+    TimeoutType,
+    is_cancelled_exception,
+)
+
+with workflow.unsafe.imports_passed_through():
+    from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, ResolvedMethod
+    from integration_service.contracts.errors import (
+        Decision,
+        ErrorCode,
+        IntegrationError,
+        from_failure,
+        to_application_error,
+    )
+    from integration_service.contracts.names import (
+        EXECUTE_METHOD,
+        INTEGRATION_DEFINITION,
+        INTEGRATION_INSTANCE,
+        INTEGRATION_METHOD,
+        activity_type,
+        execution_key,
+    )
+    from integration_service.contracts.retry import RetryConfig
+    from integration_service.contracts.wire import parse
+
+_RESOLVE_TIMEOUT = timedelta(seconds=20)
+_AFTER_THE_SEND = timedelta(seconds=15)
+_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
+_MAX_LOST_WORKERS = 5
+_OUTAGE = RetryConfig(max_retries=0, backoff_multiplier=2, initial_delay_ms=500, max_delay_ms=30_000)
+"""How waits grow where nobody says how long: after an outage, or a 429 that names no time."""
+
+
+@workflow.defn(name=EXECUTE_METHOD, versioning_behavior=VersioningBehavior.PINNED)
+class ExecuteMethod:
+    """Input `MethodCall`, output `MethodResult`; fails with ApplicationErrors whose type is the error code."""
+
+    @workflow.run
+    async def run(self, call: Any = None) -> MethodResult:
+        """`call` is read here and not by the converter: bad input fails the workflow, it does not hang it."""
+        try:
+            self._call = parse(MethodCall, call)
+            self._deadline = workflow.now() + timedelta(milliseconds=self._call.deadline_ms)
+            resolved = await self._resolve()
+            return await self._execute(resolved)
+        except IntegrationError as error:
+            raise to_application_error(error) from error.__cause__
+
+    async def _resolve(self) -> ResolvedMethod:
+        waits = 0
+        while True:
+            try:
+                resolved: ResolvedMethod = await workflow.execute_local_activity(
+                    "resolve",
+                    self._call,
+                    result_type=ResolvedMethod,
+                    start_to_close_timeout=_RESOLVE_TIMEOUT,
+                    retry_policy=RetryPolicy(maximum_attempts=1),
+                )
+            except ActivityError as failure:
+                if is_cancelled_exception(failure):
+                    raise
+                error = from_failure(failure) or _lost(failure)
+                waits += 1
+                await self._wait(error, _asked(error), waits)
+                continue
+            workflow.upsert_search_attributes(
+                [
+                    INTEGRATION_DEFINITION.value_set(resolved.definition),
+                    INTEGRATION_INSTANCE.value_set(resolved.instance_id),
+                    INTEGRATION_METHOD.value_set(resolved.method),
+                ]
+            )
+            return resolved
+
+    async def _execute(self, resolved: ResolvedMethod) -> MethodResult:
+        name = activity_type(resolved.definition, resolved.method)
+        call = self._call.model_copy(update={"instance_id": resolved.instance_id})
+        spent, waits, lost = 0, 0, 0
+        while True:
+            try:
+                result: MethodResult = await workflow.execute_activity(
+                    name,
+                    args=[call, Continuation(execution_key=_execution_key(), tries_spent=spent)],
+                    result_type=MethodResult,
+                    start_to_close_timeout=timedelta(milliseconds=resolved.timeout_ms) + _AFTER_THE_SEND,
+                    schedule_to_close_timeout=max(self._deadline - workflow.now(), timedelta(milliseconds=1)),
+                    heartbeat_timeout=_HEARTBEAT_TIMEOUT,
+                    retry_policy=_policy(resolved.retry, tries=resolved.retry.max_tries - spent),
+                    summary=f"{name} {resolved.definition_version}",
+                )
+                return result
+            except ActivityError as failure:
+                if is_cancelled_exception(failure):
+                    raise
+                error = from_failure(failure)
+                if error is None:
+                    # No answer from a worker: it died, or was cut off. Whether the request left is in the database.
+                    error = _lost(failure)
+                    lost += 1
+                    if lost > _MAX_LOST_WORKERS:
+                        raise error from failure
+                spent = error.details.get("triesSpent", spent)
+                waits += 1
+                await self._wait(error, _asked(error), waits)
+
+    async def _wait(self, error: IntegrationError, asked: timedelta | None, waits: int) -> None:
+        """Sleep on a durable timer if the failure is one to wait out and the deadline allows; else raise it."""
+        delay = asked if asked is not None else _OUTAGE.delay_after(waits)
+        if error.decision is not Decision.WAIT or workflow.now() + delay >= self._deadline:
+            raise error
+        await workflow.sleep(delay, summary=f"{error.code}: waits, spends no retry")
+
+
+def _policy(retry: RetryConfig, *, tries: int) -> RetryPolicy:
+    # Temporal takes no interval of 0 and no ceiling below the first interval.
+    initial = timedelta(milliseconds=max(retry.initial_delay_ms, 1))
+    return RetryPolicy(
+        initial_interval=initial,
+        backoff_coefficient=retry.backoff_multiplier,
+        maximum_interval=max(timedelta(milliseconds=retry.max_delay_ms), initial),
+        maximum_attempts=max(tries, 1),
+    )
+
+
+def _asked(error: IntegrationError) -> timedelta | None:
+    asked = error.details.get("retryAfterMs")
+    return timedelta(milliseconds=asked) if asked is not None else None
+
+
+def _lost(failure: ActivityError) -> IntegrationError:
+    cause = failure.cause
+    if isinstance(cause, TimeoutError):
+        if cause.type in (TimeoutType.SCHEDULE_TO_CLOSE, TimeoutType.SCHEDULE_TO_START):
+            return IntegrationError(ErrorCode.TIMEOUT, "deadlineMs passed", path="deadlineMs")
+        return IntegrationError(ErrorCode.UNAVAILABLE, "the worker that ran the call was lost")
+    if isinstance(cause, ApplicationError):
+        return IntegrationError(ErrorCode.UNAVAILABLE, f"the worker failed ({cause.type})")
+    return IntegrationError(ErrorCode.UNAVAILABLE, "the call was not run")
+
+
+def _execution_key() -> str:
+    info = workflow.info()
+    return execution_key(info.namespace, info.workflow_id, info.first_execution_run_id)
