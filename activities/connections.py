@@ -149,14 +149,9 @@ class ConnectionActivities:
         return ConnectionState(
             instance=instance,
             generation=credential.generation if credential else 0,
-            config_problem=_instance_error(problem) if problem else None,
+            config_problem=InstanceError.of(problem) if problem else None,
             unconfigured=rules == {"required"} and not instance.config,
         )
-
-
-def _instance_error(error: IntegrationError) -> InstanceError:
-    where = f" ({error.path})" if error.path else ""
-    return InstanceError(message=f"{error.message}{where}", code=error.code, details=error.details or None)
 
 
 def _require_supported(definition: IntegrationDefinition) -> None:

@@ -26,7 +26,6 @@ class Schema:
                 schema,
                 validate_formats=True,
                 retriever=_deny,
-                offline=True,
                 pattern_options=jsonschema_rs.RegexOptions(size_limit=1_000_000, dfa_size_limit=1_000_000),
             )
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:

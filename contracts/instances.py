@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 
 from integration_service.contracts.credentials import Sealed
 from integration_service.contracts.definitions import IntegrationAuthType
+from integration_service.contracts.errors import IntegrationError
 from integration_service.contracts.names import DEFAULT_SCOPE, DefinitionName, InstanceName, Scope, SemVer, Uuid
 from integration_service.contracts.wire import JsonObject, Timestamp, WireModel
 
@@ -30,6 +31,13 @@ class InstanceError(WireModel):
     message: str
     code: str
     details: Any | None = None
+
+    @classmethod
+    def of(cls, error: IntegrationError, *, advice: str | None = None) -> Self:
+        """A failure as an instance shows it: where and why, then what to do."""
+        where = f" ({error.path})" if error.path else ""
+        todo = f"; {advice}" if advice else ""
+        return cls(message=f"{error.message}{where}{todo}", code=error.code, details=error.details or None)
 
 
 class IntegrationInstance(WireModel):

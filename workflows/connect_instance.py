@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy, VersioningBehavior
+from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
@@ -67,7 +67,7 @@ _WHAT_TO_DO = {
 }
 
 
-@workflow.defn(name=CONNECT_INSTANCE, versioning_behavior=VersioningBehavior.AUTO_UPGRADE)
+@workflow.defn(name=CONNECT_INSTANCE)
 class ConnectInstance:
     """Input `ConnectInstanceInput`, id ``connection:<instanceId>``; completes when the instance is deleted."""
 
@@ -255,7 +255,7 @@ class ConnectInstance:
             )
             if error.code in _REFUSED:
                 return await self._write(Status.AUTH_ERROR, _refused(error))
-            return await self._write(kept, InstanceError(message=error.message, code=error.code))
+            return await self._write(kept, InstanceError.of(error))
         if suspect and not outcome.tested:
             return await self._write(
                 Status.AUTH_ERROR,
@@ -376,9 +376,9 @@ def _read(model: type[Message], message: Any) -> Message:
 
 
 def _refused(error: IntegrationError) -> InstanceError:
-    return InstanceError(
-        message=f"{error.message}; submit a credential that it accepts", code=ErrorCode.AUTH_ERROR.value
-    )
+    """AUTH_ERROR whatever the status was: 401 and 403 in `connectionTest` mean the same."""
+    shown = IntegrationError(ErrorCode.AUTH_ERROR, error.message, details=error.details)
+    return InstanceError.of(shown, advice="submit a credential that it accepts")
 
 
 def _as_application_error(error: IntegrationError | ActivityError) -> ApplicationError:

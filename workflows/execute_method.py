@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy, VersioningBehavior
+from temporalio.common import RetryPolicy
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
@@ -43,7 +43,7 @@ _OUTAGE = RetryConfig(max_retries=0, backoff_multiplier=2, initial_delay_ms=500,
 """How waits grow where nobody says how long: after an outage, or a 429 that names no time."""
 
 
-@workflow.defn(name=EXECUTE_METHOD, versioning_behavior=VersioningBehavior.PINNED)
+@workflow.defn(name=EXECUTE_METHOD)
 class ExecuteMethod:
     """Input `MethodCall`, output `MethodResult`; fails with ApplicationErrors whose type is the error code."""
 

@@ -77,6 +77,8 @@ class HttpAdapter:
         body, kind = response.body, response.content_type
         if not body:
             return None
+        if "/" not in kind:
+            kind = ""  # absent, or no media type: Temporal's own HTTP API answers `*`
         if kind in ("application/json", "text/json") or kind.endswith("+json"):
             return _json(body)
         if not kind:
