@@ -38,9 +38,7 @@ class Integrations:
 
     async def call(self, call: MethodCall, *, workflow_id: str | None = None) -> MethodResult:
         """Run `ExecuteMethod` to its end. The same `workflow_id` twice runs once."""
-        handle = await self.start_call(call, workflow_id=workflow_id)
-        async with _failures():
-            return parse(MethodResult, await handle.result())
+        return await self.result_of(await self.start_call(call, workflow_id=workflow_id))
 
     async def start_call(self, call: MethodCall, *, workflow_id: str | None = None) -> WorkflowHandle[Any, JsonObject]:
         """Start `ExecuteMethod`; attaches where the id runs already."""
@@ -55,6 +53,11 @@ class Integrations:
                 static_summary=f"{call.method} of {call.instance_id}",
             )
         return handle
+
+    async def result_of(self, handle: WorkflowHandle[Any, JsonObject]) -> MethodResult:
+        """Wait for a call that was started."""
+        async with _failures():
+            return parse(MethodResult, await handle.result())
 
     async def connect(self, wanted: ConnectInstanceInput) -> JsonObject:
         """Start `ConnectInstance` and return its status once the start has settled."""

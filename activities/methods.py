@@ -46,10 +46,10 @@ class MethodActivities:
         Raises ApplicationError typed by code; UNAVAILABLE tells the workflow to wait and ask again.
         """
         try:
-            instance = await self._instances.for_call(call.scope, call.instance_id)
-            compiled = await self._definitions.get(instance.definition_id)
             if call.method is None:
                 raise IntegrationError(ErrorCode.VALIDATION_ERROR, "required key is missing", path="method")
+            instance = await self._instances.for_call(call.scope, call.instance_id)
+            compiled = await self._definitions.get(instance.definition_id)
             method = compiled.method(call.method).method
             require_connected(instance)
         except IntegrationError as error:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import signal
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import click
@@ -44,34 +45,47 @@ def dev(
 
 @click.command()
 @common_options
-@click.option("--keep", is_flag=True, help="Leave the stack up until Ctrl-C, and its data after that.")
+@click.option("--keep", is_flag=True, help="Leave the stack up until Ctrl-C, so that the links open.")
 def demo(*, data_dir: Path | None, as_json: bool, keep: bool) -> None:
     """The main job, end to end, on a stack of its own, with links into the Web UI."""
-    from integration_service.devstack.demo import run_demo
-
-    asyncio.run(run_demo(data_dir=data_dir, keep=keep, as_json=as_json))
+    asyncio.run(_demo(data_dir, keep=keep, as_json=as_json))
 
 
 async def _serve(options: StackOptions) -> None:
     from integration_service.devstack.stack import Stack
 
-    stop, is_up = asyncio.Event(), False
-
-    async def serve() -> None:
-        nonlocal is_up
+    async def serve(stop: asyncio.Event, is_up: asyncio.Event) -> None:
         async with Stack(options, on_progress=lambda text: click.echo(text, err=True)) as stack:
-            is_up = True
+            is_up.set()
             click.echo(f"READY {json.dumps(stack.ready.to_wire())}")
             sys.stdout.flush()
             await stack.run_until(stop)
             click.echo("stopping", err=True)
 
+    await _until_told(serve)
+
+
+async def _demo(data_dir: Path | None, *, keep: bool, as_json: bool) -> None:
+    from integration_service.devstack.demo import run_demo
+
+    async def show(stop: asyncio.Event, is_up: asyncio.Event) -> None:
+        await run_demo(data_dir=data_dir, keep=keep, as_json=as_json, stop=stop, is_done=is_up)
+
+    await _until_told(show)
+
+
+async def _until_told(work: Callable[[asyncio.Event, asyncio.Event], Coroutine[None, None, None]]) -> None:
+    """Run `work(stop, is_up)`. SIGINT and SIGTERM cancel it until it is up, and after that set `stop`; either way
+    what runs is stopped in order, also when they come twice."""
+    stop, is_up = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    serving, stopping = asyncio.create_task(serve()), asyncio.create_task(stop.wait())
-    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    working, stopping = asyncio.create_task(work(stop, is_up)), asyncio.create_task(stop.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    if not is_up and not serving.done():
-        serving.cancel()  # told to stop while it starts: what runs already is stopped in order
-    with contextlib.suppress(asyncio.CancelledError):
-        await serving
+    if not is_up.is_set() and not working.done():
+        working.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
+        raise click.Abort
+    await working

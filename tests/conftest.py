@@ -67,5 +67,3 @@ def world(stack: Stack, database: Database, temporal: Client, upstream: Upstream
 def name() -> str:
     """A definition's name that no other test has."""
     return f"t{uuid.uuid4().hex[:12]}"
-
-

@@ -1,0 +1,62 @@
+"""Every workflow replays: the histories of released versions, and those that this run has just made."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer
+from tests.upstream import json_answer
+from tests.world import World, definition_file
+
+from integration_service.contracts.names import connection_workflow_id
+from integration_service.plugin import IntegrationPlugin
+
+_STORED = sorted((Path(__file__).parent.parent / "histories").glob("*.json"))
+
+
+def _replayer() -> Replayer:
+    return Replayer(workflows=[], plugins=[IntegrationPlugin()])
+
+
+@pytest.mark.parametrize("path", _STORED, ids=lambda path: path.stem)
+async def test_a_stored_history_replays(path: Path) -> None:
+    """With no database, no keyring and no settings: a Replayer needs none."""
+    stored = json.loads(path.read_text())
+    await _replayer().replay_workflow(WorkflowHistory.from_json(stored["workflowId"], stored["history"]))
+
+
+def test_there_is_a_stored_history_of_every_workflow() -> None:
+    assert {path.stem.split("-")[0] for path in _STORED} == {"ConnectInstance", "ExecuteMethod"}
+
+
+async def test_new_histories_replay(world: World, name: str) -> None:
+    world.upstream.answers = [
+        json_answer({}, 503),
+        json_answer({}, 429, Retry_After="1"),
+        json_answer({"id": 1}),
+    ]
+    await world.publish(definition_file(name))
+    instance = await world.connect(name, config={})
+    await world.connection(instance).configure({"url": world.upstream.url})
+    await world.integrations.call(_call(instance), workflow_id=f"{name}-call")
+    await world.connection(instance).update("disconnect")
+    await world.connection(instance).update("delete")
+    for kind, workflow_id in (
+        ("ExecuteMethod-retry-throttle", f"{name}-call"),
+        ("ConnectInstance-configure-delete", connection_workflow_id(instance["id"])),
+    ):
+        history = await world.temporal.get_workflow_handle(workflow_id).fetch_history()
+        await _replayer().replay_workflow(history)
+        if folder := os.environ.get("STORE_HISTORIES"):
+            stored = {"workflowId": workflow_id, "history": history.to_json_dict()}
+            (Path(folder) / f"{kind}.json").write_text(json.dumps(stored))
+
+
+def _call(instance: dict[str, object]):  # type: ignore[no-untyped-def]
+    from integration_service.contracts.calls import MethodCall
+
+    return MethodCall(instance_id=str(instance["id"]), method="get", params={"id": 1})
