@@ -92,7 +92,7 @@ class MethodActivities:
 
     async def _tell_owner(self, error: IntegrationError, progress: Progress) -> None:
         """Let the instance's workflow know that its credential is refused; it alone writes the status."""
-        instance = progress.instance
+        instance = progress.target.instance if progress.target else None
         if error.code != ErrorCode.AUTH_ERROR or instance is None or instance.credential is None:
             return
         owner = client().get_workflow_handle(connection_workflow_id(instance.id))

@@ -66,7 +66,7 @@ async def run_demo(
 
     A data directory that is given is kept; the temporary one is removed with all that was stored outside of it.
     """
-    folder = data_dir or _temporary_folder()
+    folder = (data_dir or _temporary_folder()).resolve()  # noqa: ASYNC240 - before anything runs
     told = Console(stderr=True, highlight=False)
     stack = Stack(StackOptions(folder, 0, 0, 0, 0), on_progress=lambda text: told.print(f"  {text}", style="dim"))
     try:
@@ -172,7 +172,7 @@ class _Demo:
 @asynccontextmanager
 async def _kinto_server(folder: Path) -> AsyncIterator[str]:
     port = claim_ports({"Kinto": 0})["Kinto"]
-    data_dir = DataDir(folder.resolve())
+    data_dir = DataDir(folder)
     supervisor = Supervisor(data_dir)
     async with AsyncExitStack() as cleanup:
         cleanup.push_async_callback(supervisor.stop, kinto.NAME)

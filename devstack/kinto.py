@@ -1,4 +1,4 @@
-"""A Kinto server (https://docs.kinto-storage.org), the demo's upstream that takes a credential: real, from a package."""
+"""A Kinto server (https://docs.kinto-storage.org): the demo's upstream that takes a credential, from a package."""
 
 from __future__ import annotations
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from temporalio.client import Client
-from tests.upstream import Upstream
 
 from integration_service.devstack.options import StackOptions
 from integration_service.devstack.stack import Stack
 from integration_service.plugin import IntegrationClientPlugin
 from integration_service.storage.database import Database
 from integration_service.storage.vault.keyring import Keyring
+from tests.upstream import Upstream
 from tests.world import World
 
 

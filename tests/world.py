@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx2
 from temporalio.client import Client
-from tests.upstream import Upstream
 
 from integration_service.activities.execution.compiled import check_definition
 from integration_service.client import Connection, Integrations
@@ -22,6 +21,7 @@ from integration_service.devstack.stack import Stack
 from integration_service.storage.database import Database
 from integration_service.storage.definitions import Definitions
 from integration_service.storage.vault.seal import seal
+from tests.upstream import Upstream
 
 
 def definition_file(name: str, **changes: Any) -> JsonObject:

@@ -7,13 +7,8 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import (
-    ActivityError,
-    ApplicationError,
-    TimeoutError,
-    TimeoutType,
-    is_cancelled_exception,
-)
+from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType, is_cancelled_exception
+from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 with workflow.unsafe.imports_passed_through():
     from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, ResolvedMethod
@@ -142,7 +137,7 @@ def _asked(error: IntegrationError) -> timedelta | None:
 
 def _lost(failure: ActivityError) -> IntegrationError:
     cause = failure.cause
-    if isinstance(cause, TimeoutError):
+    if isinstance(cause, ActivityTimeout):
         if cause.type in (TimeoutType.SCHEDULE_TO_CLOSE, TimeoutType.SCHEDULE_TO_START):
             return IntegrationError(ErrorCode.TIMEOUT, "deadlineMs passed", path="deadlineMs")
         return IntegrationError(ErrorCode.UNAVAILABLE, "the worker that ran the call was lost")

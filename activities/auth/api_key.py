@@ -24,7 +24,7 @@ def apply(request: OutboundRequest, credential: CredentialPayload) -> OutboundRe
 def secrets(credential: CredentialPayload) -> tuple[str, ...]:
     """The key, and what of it stands behind a scheme such as `Bearer`."""
     key = _key(credential).key
-    scheme, _, rest = key.partition(" ")
+    _, _, rest = key.partition(" ")
     return (key, rest) if rest else (key,)
 
 

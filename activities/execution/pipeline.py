@@ -29,14 +29,21 @@ _FOR_THE_REST = timedelta(seconds=1)
 _RECORD_RETRY = timedelta(milliseconds=200)
 
 
+@dataclass(frozen=True)
+class Target:
+    """What a call resolves to."""
+
+    instance: InstanceForCall
+    compiled: CompiledDefinition
+    method: CompiledMethod
+
+
 @dataclass
 class Progress:
     """How far an attempt came: what the failure's decision and the log row are made from."""
 
     started: float = field(default_factory=time.monotonic)
-    instance: InstanceForCall | None = None
-    compiled: CompiledDefinition | None = None
-    method: CompiledMethod | None = None
+    target: Target | None = None
     intended: bool = False
     maybe_sent: bool = False
     request_bytes: int = 0
@@ -44,12 +51,12 @@ class Progress:
 
     @property
     def retry(self) -> RetryConfig:
-        return self.method.method.effective_retry if self.method else DEFAULT_RETRY
+        return self.target.method.method.effective_retry if self.target else DEFAULT_RETRY
 
     @property
     def repeatable(self) -> bool:
         """Whether the request may be sent again: safe by nature, never sent, or refused by a 429."""
-        if self.method is None or self.method.method.safe_to_repeat or not self.maybe_sent:
+        if self.target is None or self.target.method.method.safe_to_repeat or not self.maybe_sent:
             return True
         return self.response is not None and self.response.status == 429
 
@@ -95,11 +102,13 @@ class MethodPipeline:
         Raises IntegrationError; `progress` then tells how far it came. Either way the log has its row.
         """
         try:
-            credential = await self._load(call, progress, definition=definition, testing=testing)
-            request = self._build(call, attempt, progress, credential)
-            await self._intend(attempt, progress)
-            response = await self._send(request, attempt, progress)
-            result = self._finish(response, attempt, progress, credential)
+            target = progress.target = await self._find(call, definition=definition)
+            credential = await self._credential(target, testing=testing)
+            request = _build(call, attempt, target, credential)
+            progress.request_bytes = len(request.body or b"")
+            await self._intend(attempt, target, progress)
+            response = await self._send(request, attempt, target, progress)
+            result = _finish(response, attempt, target, progress, credential)
         except asyncio.CancelledError:
             await asyncio.shield(self._record(call, attempt, progress, "CANCELLED"))
             raise
@@ -109,9 +118,7 @@ class MethodPipeline:
         await self._record(call, attempt, progress, None)
         return result
 
-    async def _load(
-        self, call: MethodCall, progress: Progress, *, definition: str | None, testing: bool
-    ) -> IntegrationCredential | None:
+    async def _find(self, call: MethodCall, *, definition: str | None) -> Target:
         instance = await self._instances.for_call(call.scope, call.instance_id)
         compiled = await self._definitions.get(instance.definition_id)
         if definition is not None and definition != compiled.definition.name:
@@ -120,38 +127,21 @@ class MethodPipeline:
                 f"the instance is one of {compiled.definition.name}, the activity's type names {definition}",
                 path="instanceId",
             )
-        progress.method = compiled.method(call.method or "")
-        progress.instance, progress.compiled = instance, compiled
+        return Target(instance, compiled, compiled.method(call.method or ""))
+
+    async def _credential(self, target: Target, *, testing: bool) -> IntegrationCredential | None:
         if not testing:
-            require_connected(instance)
-        if compiled.definition.auth_type is IntegrationAuthType.NONE:
+            require_connected(target.instance)
+        if target.compiled.definition.auth_type is IntegrationAuthType.NONE:
             return None
-        if instance.credential is None:
+        if target.instance.credential is None:
             raise IntegrationError(
                 ErrorCode.INSTANCE_NOT_CONNECTED, "the instance has no credential", path="instanceId"
             )
-        return await self._credentials.open(instance.credential)
+        return await self._credentials.open(target.instance.credential)
 
-    def _build(
-        self,
-        call: MethodCall,
-        attempt: Attempt,
-        progress: Progress,
-        credential: IntegrationCredential | None,
-    ) -> OutboundRequest:
-        instance, compiled, ready = progress.instance, progress.compiled, progress.method
-        assert instance is not None and compiled is not None and ready is not None  # noqa: S101 - set by _load
-        ready.params.check(call.params, at="params", code=ErrorCode.VALIDATION_ERROR, what="the params object")
-        request = ready.adapter.build(params=call.params, config=compiled.merged_config(instance.config), connection={})
-        if (name := ready.method.idempotency_header) is not None:
-            key = call.idempotency_key or attempt.execution_key
-            request = replace(request, headers=(*request.headers, (name, key)))
-        progress.request_bytes = len(request.body or b"")
-        return authenticate(request, credential)
-
-    async def _intend(self, attempt: Attempt, progress: Progress) -> None:
-        assert progress.method is not None  # noqa: S101 - set by _load
-        if progress.method.method.safe_to_repeat:
+    async def _intend(self, attempt: Attempt, target: Target, progress: Progress) -> None:
+        if target.method.method.safe_to_repeat:
             return
         if not await self._audit.intend(attempt.execution_key):
             raise IntegrationError(
@@ -160,9 +150,10 @@ class MethodPipeline:
             )
         progress.intended = True
 
-    async def _send(self, request: OutboundRequest, attempt: Attempt, progress: Progress) -> InboundResponse:
-        assert progress.method is not None  # noqa: S101 - set by _load
-        timeout = timedelta(milliseconds=progress.method.method.effective_timeout_ms)
+    async def _send(
+        self, request: OutboundRequest, attempt: Attempt, target: Target, progress: Progress
+    ) -> InboundResponse:
+        timeout = timedelta(milliseconds=target.method.method.effective_timeout_ms)
         within = min(timeout, attempt.time_left() - _FOR_THE_REST)
         if within <= timedelta(0):
             raise IntegrationError(ErrorCode.TIMEOUT, "no time was left to send the request")
@@ -178,34 +169,6 @@ class MethodPipeline:
                 f"the request may have reached the upstream, but {error.message}; it is not sent again",
             ) from None
         return progress.response
-
-    def _finish(
-        self,
-        response: InboundResponse,
-        attempt: Attempt,
-        progress: Progress,
-        credential: IntegrationCredential | None,
-    ) -> MethodResult:
-        compiled, ready = progress.compiled, progress.method
-        assert compiled is not None and ready is not None  # noqa: S101 - set by _load
-        if not 200 <= response.status < 300:
-            raise _refused(response, authenticated=credential is not None)
-        data = ready.adapter.parse(response)
-        data, size = redact(data, secret_texts(credential))
-        ready.result.check(data, at="data", code=ErrorCode.RESULT_VALIDATION_ERROR, what="the upstream's answer")
-        if size > MAX_RESULT_BYTES:
-            raise IntegrationError(
-                ErrorCode.RESPONSE_TOO_LARGE,
-                f"the result is {size} bytes as JSON, over {MAX_RESULT_BYTES}: ask for less",
-            )
-        return MethodResult(
-            data=data,
-            status_code=response.status,
-            attempts=attempt.tries,
-            duration_ms=progress.duration_ms(),
-            definition=compiled.definition.name,
-            definition_version=compiled.definition.version,
-        )
 
     async def _record(self, call: MethodCall, attempt: Attempt, progress: Progress, code: str | None) -> None:
         """Write the log row, in process for as long as the attempt lasts: a request is never repeated because
@@ -225,6 +188,46 @@ class MethodPipeline:
                         ) from error
                     raise
                 await asyncio.sleep(_RECORD_RETRY.total_seconds())
+
+
+def _build(
+    call: MethodCall, attempt: Attempt, target: Target, credential: IntegrationCredential | None
+) -> OutboundRequest:
+    ready = target.method
+    ready.params.check(call.params, at="params", code=ErrorCode.VALIDATION_ERROR, what="the params object")
+    request = ready.adapter.build(
+        params=call.params, config=target.compiled.merged_config(target.instance.config), connection={}
+    )
+    if (name := ready.method.idempotency_header) is not None:
+        key = call.idempotency_key or attempt.execution_key
+        request = replace(request, headers=(*request.headers, (name, key)))
+    return authenticate(request, credential)
+
+
+def _finish(
+    response: InboundResponse,
+    attempt: Attempt,
+    target: Target,
+    progress: Progress,
+    credential: IntegrationCredential | None,
+) -> MethodResult:
+    if not 200 <= response.status < 300:
+        raise _refused(response, authenticated=credential is not None)
+    data, size = redact(target.method.adapter.parse(response), secret_texts(credential))
+    target.method.result.check(data, at="data", code=ErrorCode.RESULT_VALIDATION_ERROR, what="the upstream's answer")
+    if size > MAX_RESULT_BYTES:
+        raise IntegrationError(
+            ErrorCode.RESPONSE_TOO_LARGE,
+            f"the result is {size} bytes as JSON, over {MAX_RESULT_BYTES}: ask for less",
+        )
+    return MethodResult(
+        data=data,
+        status_code=response.status,
+        attempts=attempt.tries,
+        duration_ms=progress.duration_ms(),
+        definition=target.compiled.definition.name,
+        definition_version=target.compiled.definition.version,
+    )
 
 
 def require_connected(instance: InstanceForCall) -> None:
@@ -256,17 +259,17 @@ def _refused(response: InboundResponse, *, authenticated: bool) -> IntegrationEr
 
 
 def _row(call: MethodCall, attempt: Attempt, progress: Progress, code: str | None) -> Execution | None:
-    instance, compiled = progress.instance, progress.compiled
-    if instance is None or compiled is None:
+    if progress.target is None:
         return None
+    instance, definition = progress.target.instance, progress.target.compiled.definition
     return Execution(
         scheduled_at=attempt.scheduled_at,
         execution_key=attempt.execution_key,
         attempt=attempt.tries,
         scope=instance.scope,
         instance_id=instance.id,
-        definition=compiled.definition.name,
-        definition_version=compiled.definition.version,
+        definition=definition.name,
+        definition_version=definition.version,
         method=call.method or "",
         workflow_id=attempt.workflow_id,
         run_id=attempt.run_id,

@@ -7,7 +7,6 @@ from itertools import product
 from typing import Any
 
 import pytest
-from tests.world import definition_file, method
 
 from integration_service.contracts.definitions import (
     DefinitionFile,
@@ -19,6 +18,7 @@ from integration_service.contracts.definitions import (
 )
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.wire import parse
+from tests.world import definition_file, method
 
 SECRET = "planted-client-secret-7Q"
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.test_definitions import DEFINITION
-from tests.world import definition_file
 
 from integration_service.contracts.calls import MethodCall, MethodResult
 from integration_service.contracts.definitions import DefinitionFile, IntegrationDefinition
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.instances import ConnectInstanceInput
 from integration_service.contracts.wire import format_time, parse
+from tests.unit.test_definitions import DEFINITION
+from tests.world import definition_file
 
 RFC3339_MS = r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z"
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from tests.upstream import json_answer
-from tests.world import World, definition_file, method
 
 from integration_service.contracts.errors import IntegrationError
 from integration_service.contracts.instances import ConnectInstanceInput
 from integration_service.contracts.names import connection_workflow_id
 from integration_service.contracts.wire import JsonObject
+from tests.upstream import json_answer
+from tests.world import World, definition_file, method
 
 BASIC = {"type": "basic", "basicAuth": {"username": "ada", "password": "planted-pass-1"}}
 HEADER_KEY = {"type": "api_key", "apiKey": {"key": "planted-key-1", "headerOrParam": "X-Key", "inHeader": True}}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.upstream import json_answer
-from tests.world import World, definition_file, method
 
 from integration_service.contracts.errors import IntegrationError
+from tests.upstream import json_answer
+from tests.world import World, definition_file, method
 
 
 async def test_a_call_runs_and_leaves_one_audit_row(world: World, name: str) -> None:

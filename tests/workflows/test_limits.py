@@ -11,12 +11,12 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import ActivityFailureError, WorkflowFailureError
 from temporalio.common import RetryPolicy
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
-from tests.upstream import json_answer
-from tests.world import World, definition_file, method
 
 from integration_service.contracts.calls import MAX_RESULT_BYTES, MethodResult
 from integration_service.contracts.errors import IntegrationError, from_failure
 from integration_service.contracts.wire import JsonObject
+from tests.upstream import json_answer
+from tests.world import World, definition_file, method
 
 _TWO_RETRIES = {"maxRetries": 2, "backoffMultiplier": 3, "initialDelayMs": 50, "maxDelayMs": 400}
 

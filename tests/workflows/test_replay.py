@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
-from tests.upstream import json_answer
-from tests.world import World, definition_file
 
 from integration_service.contracts.names import connection_workflow_id
 from integration_service.plugin import IntegrationPlugin
+from tests.upstream import json_answer
+from tests.world import World, definition_file
 
 _STORED = sorted((Path(__file__).parent.parent / "histories").glob("*.json"))
 

