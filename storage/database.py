@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import select
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -65,8 +66,16 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection on which each statement is its own transaction: one round trip."""
         with _translated():
-            async with self._pool.connection() as connection:
+            connection = await self._pool.getconn()
+            while _is_dead(connection):
+                # Put back closed, so that the pool makes another in its place.
+                await connection.close()
+                await self._pool.putconn(connection)
+                connection = await self._pool.getconn()
+            try:
                 yield connection
+            finally:
+                await self._pool.putconn(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -85,6 +94,14 @@ class Database:
         async with self.connection() as connection:
             cursor = await connection.execute(query.encode(), parameters)
             return await cursor.fetchall()
+
+
+def _is_dead(connection: Connection) -> bool:
+    """Whether an idle connection's server has gone, without asking the server: nothing is due to arrive on it, so
+    anything to read is its end. After a restart of Postgres every pooled connection is such a one."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @contextmanager

@@ -1,0 +1,58 @@
+"""Settings come from the environment, once, and show no secret."""
+
+from __future__ import annotations
+
+import pytest
+
+from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.settings import Settings
+
+ENVIRONMENT = {
+    "INTEGRATIONS_DATABASE_URL": "postgresql://u:planted-db-pass@h/d",
+    "INTEGRATIONS_KEYRING": '{"planted": "planted-key"}',
+    "INTEGRATIONS_PUBLIC_URL": "https://integrations.test",
+    "INTEGRATIONS_TASK_QUEUE": "other",
+    "INTEGRATIONS_EGRESS_ALLOW": " 10.0.0.0/8, ,fd00::/8,",
+    "UNRELATED": "x",
+}
+
+
+def test_every_variable_is_read() -> None:
+    settings = Settings.from_environment(ENVIRONMENT)
+    assert settings.database_url == ENVIRONMENT["INTEGRATIONS_DATABASE_URL"]
+    assert settings.keyring == ENVIRONMENT["INTEGRATIONS_KEYRING"]
+    assert settings.public_url == "https://integrations.test"
+    assert settings.task_queue == "other"
+    assert settings.egress_allow == ("10.0.0.0/8", "fd00::/8")
+
+
+@pytest.mark.parametrize("environment", [{}, {"INTEGRATIONS_TASK_QUEUE": "", "INTEGRATIONS_EGRESS_ALLOW": ""}])
+def test_what_is_unset_or_empty_has_its_default(environment: dict[str, str]) -> None:
+    settings = Settings.from_environment(environment)
+    assert (settings.task_queue, settings.egress_allow) == ("integrations", ())
+
+
+def test_the_processes_own_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTEGRATIONS_TASK_QUEUE", "from-the-process")
+    assert Settings.from_environment().task_queue == "from-the-process"
+
+
+def test_no_secret_shows() -> None:
+    settings = Settings.from_environment(ENVIRONMENT)
+    assert "planted" not in repr(settings) + str(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"), [("database_url", "INTEGRATIONS_DATABASE_URL"), ("keyring", "INTEGRATIONS_KEYRING")]
+)
+def test_what_is_needed_and_unset_is_named(name: str, variable: str) -> None:
+    with pytest.raises(IntegrationError) as refused:
+        Settings.from_environment({}).require(name)
+    assert (refused.value.code, refused.value.path) == (ErrorCode.VALIDATION_ERROR, variable)
+    assert variable in refused.value.message
+    assert Settings.from_environment(ENVIRONMENT).require(name) == ENVIRONMENT[variable]
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings.from_environment({}).task_queue = "x"
