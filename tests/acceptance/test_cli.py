@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.world import World, definition_file, method
 
 from integration_service.contracts.wire import JsonObject
+from tests.world import World, definition_file, method
 
 
 @dataclass

@@ -9,9 +9,9 @@ import psutil
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from tests.world import World, definition_file
 
 from integration_service.contracts.errors import IntegrationError
+from tests.world import World, definition_file
 
 
 class FirstHangs:
@@ -31,9 +31,11 @@ def _worker(world: World) -> psutil.Process:
     keyring = world.stack.environment["INTEGRATIONS_KEYRING"]
     for process in psutil.process_iter():
         try:
-            if process.cmdline()[-1:] == ["integration_service.worker"] and "guard.py" not in str(process.cmdline()):
-                if process.environ().get("INTEGRATIONS_KEYRING") == keyring:
-                    return process
+            command, environment = process.cmdline(), process.environ()
+            # The guard beside it names the module last, too.
+            is_worker = command[-2:] == ["-m", "integration_service.worker"] and len(command) < 6
+            if is_worker and environment.get("INTEGRATIONS_KEYRING") == keyring:
+                return process
         except (psutil.Error, OSError):
             continue
     raise AssertionError("no worker runs")

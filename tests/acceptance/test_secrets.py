@@ -12,12 +12,17 @@ from urllib.parse import quote
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from tests.world import World, definition_file, method
 
 from integration_service.contracts.errors import IntegrationError
 from integration_service.contracts.wire import JsonObject
+from tests.world import World, definition_file, method
 
-SECRETS = ["Planted-Password-71c!e&x", "Planted-Header-Key-5b2f/9+z", "Planted-Query-Key-88d=?a", "Planted-Wrong-Key-0f0f"]
+SECRETS = [
+    "Planted-Password-71c!e&x",
+    "Planted-Header-Key-5b2f/9+z",
+    "Planted-Query-Key-88d=?a",
+    "Planted-Wrong-Key-0f0f",
+]
 
 
 def _credential(kind: str, secret: str) -> JsonObject:

@@ -19,9 +19,7 @@ TEXT = st.text(st.characters(min_codepoint=32, exclude_categories=("Cs", "Cc")),
 
 
 def basic(username: str, password: str) -> CredentialPayload:
-    return CredentialPayload(
-        type=IntegrationAuthType.BASIC, basic_auth=BasicAuth(username=username, password=password)
-    )
+    return CredentialPayload(type=IntegrationAuthType.BASIC, basic_auth=BasicAuth(username=username, password=password))
 
 
 def api_key(key: str, name: str = "X-Api-Key", *, header: bool = True) -> CredentialPayload:
@@ -96,9 +94,12 @@ def test_every_spelling_of_a_secret_is_known() -> None:
     whole = f"user:{password}"
     for text in (password, whole):
         raw = text.encode()
-        assert {text, quote(text, safe=""), base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()} <= set(
-            texts
-        )
+        assert {
+            text,
+            quote(text, safe=""),
+            base64.b64encode(raw).decode(),
+            base64.urlsafe_b64encode(raw).decode(),
+        } <= set(texts)
     assert "user" not in texts
 
 

@@ -42,8 +42,16 @@ def test_a_custom_object_may_have_a_type_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", SECRET.encode(), b'"' + SECRET.encode() + b'"', b"\xff\xfe", [SECRET], {"surplus": SECRET}]
-    + [{**KEY, "inHeader": "maybe"}, {"type": "api_key", "basicAuth": {"username": "u", "password": SECRET}}],
+    [
+        b"",
+        SECRET.encode(),
+        b'"' + SECRET.encode() + b'"',
+        b"\xff\xfe",
+        [SECRET],
+        {"surplus": SECRET},
+        {**KEY, "inHeader": "maybe"},
+        {"type": "api_key", "basicAuth": {"username": "u", "password": SECRET}},
+    ],
 )
 def test_a_bad_file_is_refused_without_a_quote(tmp_path: Path, content: Any) -> None:
     with pytest.raises(IntegrationError) as refused:

@@ -109,8 +109,18 @@ def test_what_could_not_stand_in_a_header_is_refused_when_it_is_submitted(change
 
 @pytest.mark.parametrize(
     "plaintext",
-    [b"", SECRET.encode(), b"{", b'"' + SECRET.encode() + b'"', b"\xff\xfe" + SECRET.encode(), b"[1]", b"null", b"1"]
-    + [b'{"type": "' + SECRET.encode() + b'"}', b'{"type": ["' + SECRET.encode() + b'"]}'],
+    [
+        b"",
+        SECRET.encode(),
+        b"{",
+        b'"' + SECRET.encode() + b'"',
+        b"\xff\xfe" + SECRET.encode(),
+        b"[1]",
+        b"null",
+        b"1",
+        b'{"type": "' + SECRET.encode() + b'"}',
+        b'{"type": ["' + SECRET.encode() + b'"]}',
+    ],
 )
 def test_what_is_no_credential_is_refused_without_a_quote(plaintext: bytes) -> None:
     with pytest.raises(IntegrationError) as refused:
@@ -125,7 +135,9 @@ def test_absurdly_nested_json_is_refused_like_other_bad_input() -> None:
 
 
 MISPLACED = st.sampled_from(["type", "apiKey", "basicAuth", "oauth2", "jwt", "custom"])
-VALUES = st.recursive(st.just(SECRET) | st.integers() | st.none(), lambda inner: st.lists(inner, max_size=2), max_leaves=3)
+VALUES = st.recursive(
+    st.just(SECRET) | st.integers() | st.none(), lambda inner: st.lists(inner, max_size=2), max_leaves=3
+)
 INNER = st.dictionaries(
     st.sampled_from(["key", "headerOrParam", "inHeader", "username", "password", "accessToken", "expiresAt", "token"]),
     VALUES,
@@ -136,10 +148,12 @@ INNER = st.dictionaries(
 @given(st.dictionaries(MISPLACED, VALUES | INNER, max_size=3), st.sampled_from(list(OBJECTS)))
 @settings(max_examples=200)
 def test_a_refusal_never_quotes_a_value(given_: dict[str, Any], kind: str) -> None:
+    said = ""
     try:
         parse_credential(json.dumps({"type": kind, **given_}).encode())
     except IntegrationError as refused:
-        assert SECRET not in f"{refused} {refused.details} {refused!r}"
+        said = f"{refused} {refused.details} {refused!r}"
+    assert SECRET not in said
 
 
 @pytest.mark.parametrize("text", ["", "a b", "a-_b", "====", "ab\n", "é"])

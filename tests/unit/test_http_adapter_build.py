@@ -86,7 +86,12 @@ def test_query_values_have_jsons_spelling() -> None:
     ]
 
 
-@given(st.dictionaries(st.text(st.characters(exclude_categories=("Cs",)), max_size=8), st.text(st.characters(exclude_categories=("Cs",)), max_size=8)))
+@given(
+    st.dictionaries(
+        st.text(st.characters(exclude_categories=("Cs",)), max_size=8),
+        st.text(st.characters(exclude_categories=("Cs",)), max_size=8),
+    )
+)
 @settings(max_examples=100)
 def test_any_names_and_values_survive_the_query_and_the_form(params: dict[str, str]) -> None:
     assert dict(query(build(params))) == params

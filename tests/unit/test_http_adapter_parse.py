@@ -89,7 +89,9 @@ def test_without_a_media_type_what_is_no_text_is_binary() -> None:
     assert parsed(b"\x89PNG\xff")["$binary"] == base64.b64encode(b"\x89PNG\xff").decode()
 
 
-@pytest.mark.parametrize("charset", ["undefined", "idna", "punycode", "hex", "utf-7", "x" * 500, "a b", '"', "unicode_escape"])
+@pytest.mark.parametrize(
+    "charset", ["undefined", "idna", "punycode", "hex", "utf-7", "x" * 500, "a b", '"', "unicode_escape"]
+)
 def test_no_charset_that_an_upstream_names_breaks_the_call(charset: str) -> None:
     assert isinstance(parsed(b"plain \xff\\x", f"text/plain; charset={charset}"), str)
 
@@ -97,7 +99,9 @@ def test_no_charset_that_an_upstream_names_breaks_the_call(charset: str) -> None
 @given(st.binary(max_size=60), st.none() | st.text(max_size=40), st.text(max_size=40))
 @settings(max_examples=200)
 def test_any_answer_gives_data_or_malformed(body: bytes, kind: str | None, disposition: str) -> None:
+    code = None
     try:
         parsed(body, kind, content_disposition=disposition)
     except IntegrationError as refused:
-        assert refused.code == ErrorCode.MALFORMED_RESPONSE
+        code = refused.code
+    assert code in (None, ErrorCode.MALFORMED_RESPONSE)

@@ -29,7 +29,14 @@ def broken(schema: Any, value: Any) -> IntegrationError:
 
 @pytest.mark.parametrize(
     "reference",
-    ["http://127.0.0.1:1/x", "https://example.com/s.json", "file:///etc/passwd", "other.json", "/etc/passwd", "urn:x:y"],
+    [
+        "http://127.0.0.1:1/x",
+        "https://example.com/s.json",
+        "file:///etc/passwd",
+        "other.json",
+        "/etc/passwd",
+        "urn:x:y",
+    ],
 )
 @pytest.mark.parametrize("key", ["$ref", "$dynamicRef"])
 def test_a_reference_out_of_the_schema_is_refused_when_it_is_compiled(reference: str, key: str) -> None:
@@ -69,7 +76,9 @@ def test_a_catastrophic_pattern_is_fast(pattern: str) -> None:
     assert time.perf_counter() - started < 3
 
 
-@pytest.mark.parametrize("schema", [{"type": "nothing"}, {"required": "a"}, {"pattern": "("}, {"minimum": "x"}, {"properties": []}])
+@pytest.mark.parametrize(
+    "schema", [{"type": "nothing"}, {"required": "a"}, {"pattern": "("}, {"minimum": "x"}, {"properties": []}]
+)
 def test_what_is_no_schema_is_refused_with_its_place(schema: Any) -> None:
     with pytest.raises(IntegrationError) as refused:
         Schema(schema, at="methods[3].resultSchema")
@@ -84,7 +93,7 @@ def test_what_is_no_schema_is_refused_with_its_place(schema: Any) -> None:
         ({"properties": {"a": {"items": {"type": "string"}}}}, {"a": ["x", 1]}, "params.a[1]", "type"),
         ({"required": ["a"]}, {}, "params.a", "required"),
         ({"properties": {"a": {"required": ["b"]}}}, {"a": {}}, "params.a.b", "required"),
-        ({"additionalProperties": False}, {"a": 1}, "params", "additionalProperties"),
+        ({"properties": {"b": {}}, "additionalProperties": False}, {"a": 1}, "params", "additionalProperties"),
         ({"properties": {"a": {"format": "email"}}}, {"a": MARKER}, "params.a", "format"),
         ({"properties": {"a": {"enum": [1]}}}, {"a": MARKER}, "params.a", "enum"),
         ({"properties": {"a": {"pattern": "^x$"}}}, {"a": MARKER}, "params.a", "pattern"),
@@ -134,16 +143,20 @@ STRICT = {
 @given(JSON)
 @settings(max_examples=150)
 def test_no_value_is_ever_quoted(value: Any) -> None:
+    said = ""
     try:
         check(STRICT, value)
     except IntegrationError as error:
-        assert MARKER not in f"{error} {error.details}"
+        said = f"{error} {error.details}"
+    assert MARKER not in said
 
 
 @pytest.mark.parametrize("value", ["\ud800", float("nan"), float("inf"), 10**400, {"\udc00": 1}])
 def test_what_only_pythons_json_reads_is_accepted_or_refused_but_breaks_nothing(value: Any) -> None:
     for schema in (True, {"type": ["string", "number", "object"], "maxLength": 5, "maximum": 5, "maxProperties": 2}):
+        code = None
         try:
             check(schema, value)
         except IntegrationError as error:
-            assert error.code == ErrorCode.VALIDATION_ERROR
+            code = error.code
+        assert code in (None, ErrorCode.VALIDATION_ERROR)

@@ -13,12 +13,12 @@ from datetime import timedelta
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from tests.upstream import Upstream, json_answer
 
 from integration_service.activities.outbound.egress import EgressPolicy
 from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
 from integration_service.activities.outbound.transport import SendFailed, Transport
 from integration_service.contracts.errors import ErrorCode, IntegrationError
+from tests.upstream import Upstream, json_answer
 
 SECRET = "planted-header-4f"
 QUERY = "planted-query-8b"
@@ -74,7 +74,9 @@ async def test_a_header_that_the_adapter_lets_through_can_be_sent(transport: Tra
     assert upstream.seen[0].headers["x-name"] == "Zoë"
 
 
-async def test_a_header_that_cannot_be_sent_is_refused_without_its_text(transport: Transport, upstream: Upstream) -> None:
+async def test_a_header_that_cannot_be_sent_is_refused_without_its_text(
+    transport: Transport, upstream: Upstream
+) -> None:
     await failed(transport, get(upstream.url, headers=(("X-Api-Key", f"ключ{SECRET}"),)))
     assert upstream.seen == []
 

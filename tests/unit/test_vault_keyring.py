@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
-from integration_service.storage.vault.keyring import Keyring, KeyRef, generate_keyring, generate_keyring_file
+from integration_service.storage.vault.keyring import KeyRef, Keyring, generate_keyring, generate_keyring_file
 
 KEY = bytes(range(100, 132))
 KEY_TEXT = base64.b64encode(KEY).decode()

@@ -102,7 +102,9 @@ def seal_by_hand(public: bytes, info: bytes, plaintext: bytes) -> bytes:
     extracted = labeled_extract(KEM_SUITE, b"", b"eae_prk", shared_point)
     shared = labeled_expand(KEM_SUITE, extracted, b"shared_secret", encapsulated + public, 32)
     context = (
-        b"\0" + labeled_extract(HPKE_SUITE, b"", b"psk_id_hash", b"") + labeled_extract(HPKE_SUITE, b"", b"info_hash", info)
+        b"\0"
+        + labeled_extract(HPKE_SUITE, b"", b"psk_id_hash", b"")
+        + labeled_extract(HPKE_SUITE, b"", b"info_hash", info)
     )
     secret = labeled_extract(HPKE_SUITE, shared, b"secret", b"")
     key = labeled_expand(HPKE_SUITE, secret, b"key", context, 32)
