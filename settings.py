@@ -7,11 +7,20 @@ from collections.abc import Mapping
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from temporalio.envconfig import ClientConfig, ClientConnectConfig
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.names import TASK_QUEUE
 
 _PREFIX = "INTEGRATIONS_"
+
+
+def temporal_config(environment: Mapping[str, str] | None = None) -> ClientConnectConfig:
+    """How to reach Temporal, from its own environment variables and profiles; without any, a local server."""
+    source = dict(os.environ if environment is None else environment)
+    config = ClientConfig.load_client_connect_config(override_env_vars=source)
+    config.setdefault("target_host", "localhost:7233")
+    return config
 
 
 class Settings(BaseModel):

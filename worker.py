@@ -9,19 +9,28 @@ import sys
 from datetime import timedelta
 
 from temporalio.client import Client
-from temporalio.envconfig import ClientConfig
 from temporalio.worker import PollerBehaviorAutoscaling, Worker
 
-from integration_service.contracts.errors import IntegrationError
+from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.plugin import IntegrationClientPlugin, IntegrationPlugin
-from integration_service.settings import Settings
+from integration_service.settings import Settings, temporal_config
+
+_SDK_THREADS_END = 0.5  # seconds; they outlive their worker, and without this one exit in six crashed
 
 
 async def run() -> None:
     """Serve until SIGINT or SIGTERM, then finish what is held for up to 30 seconds."""
     settings = Settings.from_environment()
     plugin = IntegrationPlugin(settings)
-    client = await Client.connect(**ClientConfig.load_client_connect_config(), plugins=[IntegrationClientPlugin()])
+    config = temporal_config()
+    try:
+        client = await Client.connect(**config, plugins=[IntegrationClientPlugin()])
+    except RuntimeError as error:
+        await asyncio.sleep(_SDK_THREADS_END)
+        where = config["target_host"]
+        raise IntegrationError(
+            ErrorCode.UNAVAILABLE, f"no Temporal answers at {where}", path="TEMPORAL_ADDRESS"
+        ) from error
     worker = Worker(
         client,
         task_queue=settings.task_queue,
@@ -33,19 +42,21 @@ async def run() -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with worker:
-        await stop.wait()
-    await asyncio.sleep(0.5)  # the SDK's threads end after its worker: without this, one exit in six crashed
+    try:
+        async with worker:
+            await stop.wait()
+    finally:
+        await asyncio.sleep(_SDK_THREADS_END)
 
 
 def main() -> None:
-    """`integrations worker` and `python worker.py`: one line on stderr and exit 1 when it cannot run."""
+    """What `integrations worker` and `python worker.py` run. Raises IntegrationError when it cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    try:
-        asyncio.run(run())
-    except (IntegrationError, RuntimeError) as error:
-        sys.exit(str(error))
+    asyncio.run(run())
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except IntegrationError as failure:
+        sys.exit(str(failure))

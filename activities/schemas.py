@@ -54,6 +54,8 @@ def _path(at: str, error: jsonschema_rs.ValidationError) -> str:
     # For these rules the culprit is a key that is not there, or not allowed there: name it, it is no value.
     if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required):
         parts.append(str(error.kind.property))
+    if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.AdditionalProperties):
+        parts.append(error.kind.unexpected[0])
     return join_path(at, parts)
 
 

@@ -57,8 +57,8 @@ def scalar_text(value: Any) -> str:
 
 
 def _look_up(values: Mapping[str, Any], name: str) -> Any:
-    root, _, rest = name.partition(".")
-    if root not in ("config", "connection"):
+    root, dot, rest = name.partition(".")
+    if not dot or root not in ("config", "connection"):
         return values["params"].get(name)
     found: Any = values[root]
     for key in rest.split("."):

@@ -45,7 +45,7 @@ def read_credential(auth_type: IntegrationAuthType, file: str | None) -> bytes:
             ErrorCode.VALIDATION_ERROR, f"authType {auth_type} takes no credentials", path="instance"
         )
     data = _from_file(file) if file else _from_prompt(auth_type)
-    whole: JsonObject = data if "type" in data else {"type": auth_type.value, key: data}
+    whole: JsonObject = data if "type" in data and key in data else {"type": auth_type.value, key: data}
     plaintext = json.dumps(whole).encode()
     parse_credential(plaintext)
     return plaintext

@@ -14,14 +14,13 @@ from typing import Any, Concatenate, ParamSpec
 import click
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.envconfig import ClientConfig
 
 from integration_service.cli.output import wants_json
 from integration_service.client import Integrations
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.devstack.data_dir import DEFAULT_DATA_DIR
 from integration_service.devstack.running import find_stack
-from integration_service.settings import Settings
+from integration_service.settings import Settings, temporal_config
 from integration_service.storage.database import Database
 from integration_service.storage.schema_version import check_schema_version
 
@@ -38,11 +37,11 @@ class Session:
 
     async def temporal(self) -> Client:
         """Raises IntegrationError UNAVAILABLE when Temporal does not answer."""
-        config = ClientConfig.load_client_connect_config(override_env_vars=dict(self.environment))
+        config = temporal_config(self.environment)
         try:
             return await Client.connect(**config, data_converter=pydantic_data_converter)
         except RuntimeError as error:
-            where = config.get("target_host", "localhost:7233")
+            where = config["target_host"]
             raise IntegrationError(
                 ErrorCode.UNAVAILABLE, f"no Temporal answers at {where}", path="TEMPORAL_ADDRESS"
             ) from error

@@ -19,7 +19,7 @@ MAX_RESULT_BYTES = 1024 * 1024
 class MethodCall(WireModel):
     """One call of one method of one instance. `method` may be left out where the activity's type names it."""
 
-    instance_id: str = Field(min_length=1, max_length=255)
+    instance_id: str = Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")
     scope: Scope = DEFAULT_SCOPE
     method: MethodName | None = None
     params: JsonObject = Field(default_factory=dict)
@@ -30,7 +30,7 @@ class MethodCall(WireModel):
     deadline_ms: int = Field(default=DAY_MS, ge=1, le=365 * DAY_MS)
     large_result: Literal["fail", "reference"] = "fail"
     page: Any | None = None
-    correlation_id: str | None = Field(default=None, max_length=255)
+    correlation_id: str | None = Field(default=None, max_length=255, pattern=r"^[^\x00]*$")
 
 
 class MethodResult(WireModel):

@@ -24,7 +24,7 @@ class Sealed(WireModel):
     `info` is ``integration-service/v1/`` + the instance's id, so a seal opens for one instance only.
     """
 
-    key_id: str = Field(min_length=1, max_length=128)
+    key_id: str = Field(min_length=1, max_length=128, pattern=r"^[^\x00]*$")
     sealed: Base64
 
 
@@ -49,6 +49,12 @@ class ApiKey(WireModel):
     key: HeaderText = Field(min_length=1, repr=False)
     header_or_param: str = Field(min_length=1, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z\[\]-]+$")
     in_header: bool
+
+    @model_validator(mode="after")
+    def _fits_a_header(self) -> Self:
+        if self.in_header and any(ord(letter) > 255 for letter in self.key):
+            raise ValueError("a key that goes into a header must be made of Latin-1 characters")
+        return self
 
 
 class OAuth2Credential(WireModel):
@@ -120,6 +126,6 @@ def parse_credential(plaintext: bytes) -> CredentialPayload:
     """Read what was sealed. Raises IntegrationError (VALIDATION_ERROR) that quotes no value."""
     try:
         data = json.loads(plaintext)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the sealed text is not JSON", path="sealed") from None
     return parse(CredentialPayload, data, at="sealed")

@@ -50,6 +50,10 @@ class ErrorCode(StrEnum):
     INTEGRITY_ERROR = "INTEGRITY_ERROR"
 
 
+UNEXPECTED = "UNEXPECTED"
+"""What a bug of ours is called where no code fits; callers see it as UNAVAILABLE."""
+
+
 class Decision(Enum):
     """What whoever meets the failure should do about it."""
 
@@ -161,7 +165,7 @@ def unexpected(error: Exception) -> ApplicationError:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     place = f" at {frame.tb_frame.f_code.co_qualname}:{frame.tb_lineno}" if frame else ""
-    return ApplicationError(f"unexpected {type(error).__name__}{place}", type="UNEXPECTED")
+    return ApplicationError(f"unexpected {type(error).__name__}{place}", type=UNEXPECTED, non_retryable=True)
 
 
 def from_failure(failure: BaseException | None) -> IntegrationError | None:

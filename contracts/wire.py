@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     PlainSerializer,
     SerializerFunctionWrapHandler,
@@ -25,16 +27,38 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _aware(value: object) -> object:
-    if isinstance(value, datetime) and value.tzinfo is None:
+def _aware(value: datetime) -> datetime:
+    if value.tzinfo is None:
         raise ValueError("time without an offset")
     return value
 
 
-Timestamp = Annotated[datetime, BeforeValidator(_aware), PlainSerializer(format_time, return_type=str)]
+Timestamp = Annotated[datetime, AfterValidator(_aware), PlainSerializer(format_time, return_type=str)]
 """An aware time; on the wire RFC 3339 UTC with milliseconds and ``Z``."""
 
-JsonObject = dict[str, Any]
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _sound(value: Any) -> Any:
+    """Refuses what Python's JSON lets through and nothing else reads: NaN, Infinity, half surrogate pairs."""
+    match value:
+        case str():
+            if _SURROGATE.search(value):
+                raise ValueError("text with half a surrogate pair")
+        case float():
+            if not math.isfinite(value):
+                raise ValueError("a number that JSON does not have")
+        case dict():
+            for key, item in value.items():
+                _sound(key)
+                _sound(item)
+        case list():
+            for item in value:
+                _sound(item)
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_sound)]
 JsonSchema = dict[str, Any] | bool
 """A JSON Schema (draft 2020-12 unless ``$schema`` says otherwise)."""
 

@@ -66,7 +66,7 @@ async def run_demo(
 
     A data directory that is given is kept; the temporary one is removed with all that was stored outside of it.
     """
-    folder = (data_dir or _temporary_folder()).resolve()  # noqa: ASYNC240 - before anything runs
+    folder = (data_dir or _temporary_folder()).resolve()
     told = Console(stderr=True, highlight=False)
     stack = Stack(StackOptions(folder, 0, 0, 0, 0), on_progress=lambda text: told.print(f"  {text}", style="dim"))
     try:

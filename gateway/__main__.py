@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 
@@ -10,18 +11,23 @@ import uvicorn
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.gateway.app import build_app
 from integration_service.settings import Settings
+from integration_service.storage.database import Database
+from integration_service.storage.schema_version import check_schema_version
 
 
 def main() -> None:
-    """Serve until SIGINT or SIGTERM; one line on stderr and exit 1 when it cannot run."""
+    """Serve until SIGINT or SIGTERM. Raises IntegrationError when it cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    try:
-        settings = Settings.from_environment()
-        host, port = _address(settings.gateway_listen)
-        # No access log: a callback's query string holds a code and a state.
-        uvicorn.run(build_app(settings), host=host, port=port, log_config=None, access_log=False)
-    except IntegrationError as error:
-        sys.exit(str(error))
+    settings = Settings.from_environment()
+    host, port = _address(settings.gateway_listen)
+    asyncio.run(_check(settings))
+    # No access log: a callback's query string holds a code and a state.
+    uvicorn.run(build_app(settings), host=host, port=port, log_config=None, access_log=False)
+
+
+async def _check(settings: Settings) -> None:
+    async with Database(settings.require("database_url"), max_connections=1) as database:
+        await check_schema_version(database)
 
 
 def _address(listen: str) -> tuple[str, int]:
@@ -32,4 +38,7 @@ def _address(listen: str) -> tuple[str, int]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except IntegrationError as failure:
+        sys.exit(str(failure))

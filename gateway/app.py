@@ -13,7 +13,6 @@ from starlette.routing import Route
 from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError
 from integration_service.settings import Settings
 from integration_service.storage.database import Database
-from integration_service.storage.schema_version import check_schema_version
 from integration_service.storage.seal_keys import current_seal_key
 
 
@@ -24,7 +23,6 @@ def build_app(settings: Settings) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with database:
-            await check_schema_version(database)
             yield
 
     async def healthz(_: Request) -> JSONResponse:

@@ -111,3 +111,5 @@ def _translated() -> Iterator[None]:
     except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
         # Its text may name host and user; the class says all that a caller can act on.
         raise IntegrationError(ErrorCode.UNAVAILABLE, "the database does not answer") from None
+    except psycopg.DataError:
+        raise IntegrationError(ErrorCode.VALIDATION_ERROR, "a value that the database cannot store") from None

@@ -98,7 +98,8 @@ class Definitions:
                 path="status",
             )
         if to is _Status.ARCHIVED:
-            # FOR UPDATE below would come too late: an instance row holds a key-share lock on the definition.
+            # Whoever adds an instance holds a key-share lock on the definition: wait for it, then count.
+            await connection.execute("SELECT 1 FROM integrations.definitions WHERE id = %s FOR UPDATE", (stored.id,))
             cursor = await connection.execute(
                 "SELECT count(*) AS used FROM integrations.instances WHERE definition_id = %s", (stored.id,)
             )

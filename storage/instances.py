@@ -62,7 +62,9 @@ class Instances:
         try:
             await self._database.one(
                 """INSERT INTO integrations.instances (id, scope, name, definition_id, config, status)
-                   VALUES (%(id)s, %(scope)s, %(name)s, %(definition_id)s, %(config)s, 'PENDING_CONFIGURATION')
+                   SELECT %(id)s, %(scope)s, %(name)s, id, %(config)s, 'PENDING_CONFIGURATION'
+                     FROM integrations.definitions
+                    WHERE id = %(definition_id)s AND status = 'PUBLISHED' FOR KEY SHARE
                    ON CONFLICT (id) DO NOTHING""",
                 {
                     "id": wanted.instance_id,
@@ -76,6 +78,10 @@ class Instances:
             raise IntegrationError(
                 ErrorCode.VALIDATION_ERROR, "another instance of this scope has the name", path="name"
             ) from None
+        if not await self.exists(wanted.instance_id):
+            raise IntegrationError(
+                ErrorCode.DEFINITION_NOT_PUBLISHED, f"{definition.name} is no longer PUBLISHED", path="definition"
+            )
         stored = await self.get(wanted.instance_id)
         if stored.scope != wanted.scope:
             raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the instance belongs to another scope", path="scope")

@@ -54,7 +54,7 @@ class ExecuteMethod:
             raise to_application_error(error) from error.__cause__
 
     async def _resolve(self) -> ResolvedMethod:
-        waits = 0
+        waits, lost = 0, 0
         while True:
             try:
                 resolved: ResolvedMethod = await workflow.execute_local_activity(
@@ -67,7 +67,11 @@ class ExecuteMethod:
             except ActivityError as failure:
                 if is_cancelled_exception(failure):
                     raise
-                error = from_failure(failure) or _lost(failure)
+                error = from_failure(failure)
+                if error is None:
+                    error, lost = _lost(failure), lost + 1
+                    if lost > _MAX_LOST_WORKERS:
+                        raise error from failure
                 waits += 1
                 await self._wait(error, _asked(error), waits)
                 continue

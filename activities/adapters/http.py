@@ -27,6 +27,10 @@ _CONTENT_TYPES = {
     "text": "text/plain; charset=utf-8",
     "xml": "application/xml; charset=utf-8",
 }
+_WRITTEN_ORIGIN = re.compile(r"(https?://[^/]+)(/.*)?", re.IGNORECASE)
+_HOST_PART = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?")
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSAFE_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -36,14 +40,19 @@ class HttpAdapter:
     def __init__(self, base_url: str, request: HttpRequest, *, at: str) -> None:
         """Raises IntegrationError VALIDATION_ERROR with the path of what is wrong in the definition."""
         self._request = request
-        self._base = Template(base_url, at="baseUrl")
+        # Where the definition writes the host out, a config value fills its hole and can do no more: it must not
+        # choose who gets the credential. `{config.url}` as a whole is the definition's own choice to let it.
+        written = _WRITTEN_ORIGIN.fullmatch(base_url)
+        origin, below = (written[1], written[2] or "") if written else (base_url, "")
+        self._origin, self._below = Template(origin, at="baseUrl"), Template(below, at="baseUrl")
+        self._fill_origin = _host if written else _as_it_is
         self._path = Template(request.path, at=f"{at}.path")
         self._headers = [
             (name, Template(text, at=f"{at}.headers.{name}")) for name, text in (request.headers or {}).items()
         ]
-        if self._base.params:
+        if self._origin.params or self._below.params:
             raise _wrong("baseUrl", "may name only {config.…} and {connection.…}")
-        if not self._base.names:
+        if not self._origin.names + self._below.names:
             _check_base(base_url)
         self._encoding = request.encoding or "json"
         if self._encoding not in _CONTENT_TYPES:
@@ -58,7 +67,7 @@ class HttpAdapter:
         Raises IntegrationError VALIDATION_ERROR or CONFIG_ERROR for a value that cannot stand in its place.
         """
         values = {"params": params, "config": config, "connection": connection}
-        base = self._base.render(values).rstrip("/")
+        base = (self._origin.render(values, self._fill_origin) + self._below.render(values, _segment)).rstrip("/")
         _check_base(base)
         url = base + self._path.render(values, _segment)
         headers = [(name, _header(name, template.render(values))) for name, template in self._headers]
@@ -82,11 +91,8 @@ class HttpAdapter:
         if kind in ("application/json", "text/json") or kind.endswith("+json"):
             return _json(body)
         if not kind:
-            try:
-                return json.loads(body)
-            except ValueError:
-                pass
-        if not kind or kind.startswith("text/") or kind.endswith(("/xml", "+xml", "/javascript")):
+            return _guessed(body, response)
+        if kind.startswith("text/") or kind.endswith(("/xml", "+xml", "/javascript")):
             return _text(body, response.headers.get("content-type", ""))
         return _binary(body, response)
 
@@ -141,11 +147,23 @@ def _check_base(url: str) -> None:
 
 def _segment(name: str, text: str) -> str:
     if name.startswith(("config.", "connection.")):
+        if {".", ".."} & set(text.split("/")):
+            raise IntegrationError(ErrorCode.CONFIG_ERROR, "cannot stand in a path: it has dot segments", path=name)
         return quote(text, safe="/")
     # An empty or dotted segment would name another resource than the definition's author meant.
     if text in ("", ".", ".."):
         raise _wrong(f"params.{name}", "cannot stand in a path: it is empty or made of dots")
     return quote(text, safe="")
+
+
+def _as_it_is(_: str, text: str) -> str:
+    return text
+
+
+def _host(name: str, text: str) -> str:
+    if not _HOST_PART.fullmatch(text):
+        raise IntegrationError(ErrorCode.CONFIG_ERROR, "cannot stand in a host name", path=name)
+    return text
 
 
 def _header(name: str, text: str) -> str:
@@ -166,9 +184,38 @@ def _pairs(values: JsonObject) -> Iterable[tuple[str, str]]:
                 yield name, scalar_text(item)
 
 
+def _guessed(body: bytes, response: InboundResponse) -> Any:
+    """A body whose type nobody tells: JSON if it is, else text if it is, else bytes."""
+    try:
+        return _load(body)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return _binary(body, response)
+
+
+def _load(body: bytes) -> Any:
+    data = json.loads(body, parse_constant=_no_constant)
+    return _without_surrogates(data) if _SURROGATE_ESCAPE.search(body) else data
+
+
+def _without_surrogates(data: Any) -> Any:
+    """Half of a surrogate pair is JSON but no text: nothing that we could pass on. U+FFFD stands for it."""
+    match data:
+        case str():
+            return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", data)
+        case dict():
+            return {_without_surrogates(key): _without_surrogates(value) for key, value in data.items()}
+        case list():
+            return [_without_surrogates(value) for value in data]
+    return data
+
+
 def _json(body: bytes) -> Any:
     try:
-        return json.loads(body, parse_constant=_no_constant)
+        return _load(body)
     except (ValueError, RecursionError):
         raise IntegrationError(
             ErrorCode.MALFORMED_RESPONSE, "the upstream says that it answers JSON, and it does not"
@@ -185,8 +232,8 @@ def _text(body: bytes, content_type: str) -> str:
     charset = message.get_content_charset("utf-8")
     try:
         return body.decode(charset, errors="replace")
-    except LookupError:
-        return body.decode("utf-8", errors="replace")
+    except (LookupError, UnicodeError):
+        return body.decode("utf-8", errors="replace")  # a charset that is none, or none for bytes
 
 
 def _binary(body: bytes, response: InboundResponse) -> JsonObject:
@@ -195,6 +242,6 @@ def _binary(body: bytes, response: InboundResponse) -> JsonObject:
     name = message.get_filename()
     return {
         "$binary": base64.b64encode(body).decode(),
-        "contentType": response.content_type,
+        "contentType": response.content_type if "/" in response.content_type else "application/octet-stream",
         **({"fileName": name} if name else {}),
     }

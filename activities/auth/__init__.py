@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from urllib.parse import quote, quote_plus
 
 from integration_service.activities.auth import api_key, basic
@@ -27,12 +26,10 @@ SUPPORTED = frozenset({IntegrationAuthType.NONE, *_APPLY})
 
 
 def authenticate(request: OutboundRequest, credential: CredentialPayload | None) -> OutboundRequest:
-    """The request with its credential on it, the headers that carry it marked as secret."""
+    """The request with its credential on it; a header that carries it is marked as secret."""
     if credential is None:
         return request
-    signed = _APPLY[credential.type](request, credential)
-    names = {name.lower() for name, _ in signed.headers} - {name.lower() for name, _ in request.headers}
-    return replace(signed, secret_headers=request.secret_headers | names)
+    return _APPLY[credential.type](request, credential)
 
 
 def secret_texts(credential: CredentialPayload | None) -> tuple[str, ...]:

@@ -13,9 +13,7 @@ def apply(request: OutboundRequest, credential: CredentialPayload) -> OutboundRe
     """Adds the header or the query parameter; one that the request already has gives way."""
     key = _key(credential)
     if key.in_header:
-        name = key.header_or_param
-        kept = tuple((known, value) for known, value in request.headers if known.lower() != name.lower())
-        return replace(request, headers=(*kept, (name, key.key)))
+        return request.with_secret_header(key.header_or_param, key.key)
     separator = "&" if "?" in request.url else "?"
     pair = f"{quote(key.header_or_param, safe='')}={quote(key.key, safe='')}"
     return replace(request, url=f"{request.url}{separator}{pair}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 
 from integration_service.activities.outbound.messages import OutboundRequest
 from integration_service.contracts.credentials import BasicAuth, CredentialPayload
@@ -11,7 +10,7 @@ from integration_service.contracts.credentials import BasicAuth, CredentialPaylo
 
 def apply(request: OutboundRequest, credential: CredentialPayload) -> OutboundRequest:
     """Adds `Authorization: Basic`."""
-    return replace(request, headers=(*request.headers, ("Authorization", f"Basic {_token(credential)}")))
+    return request.with_secret_header("Authorization", f"Basic {_token(credential)}")
 
 
 def secrets(credential: CredentialPayload) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from integration_service.activities.auth import authenticate, secret_texts
@@ -17,7 +17,7 @@ from integration_service.activities.outbound.transport import SendFailed, Transp
 from integration_service.contracts.calls import MAX_RESULT_BYTES, MethodCall, MethodResult
 from integration_service.contracts.credentials import IntegrationCredential
 from integration_service.contracts.definitions import IntegrationAuthType
-from integration_service.contracts.errors import ErrorCode, IntegrationError, http_code
+from integration_service.contracts.errors import UNEXPECTED, ErrorCode, IntegrationError, http_code
 from integration_service.contracts.instances import IntegrationInstanceStatus
 from integration_service.contracts.retry import DEFAULT_RETRY, RetryConfig
 from integration_service.storage.audit import AuditLog, Execution
@@ -115,6 +115,9 @@ class MethodPipeline:
         except IntegrationError as error:
             await self._record(call, attempt, progress, error.code)
             raise
+        except Exception:
+            await self._record(call, attempt, progress, UNEXPECTED)
+            raise
         await self._record(call, attempt, progress, None)
         return result
 
@@ -162,7 +165,7 @@ class MethodPipeline:
             progress.response = await self._transport.send(request, within=within)
         except SendFailed as error:
             progress.maybe_sent = error.maybe_sent
-            if progress.repeatable:
+            if progress.repeatable or error.code not in (ErrorCode.TIMEOUT, ErrorCode.CONNECTION_ERROR):
                 raise
             raise IntegrationError(
                 ErrorCode.OUTCOME_UNKNOWN,
@@ -200,7 +203,7 @@ def _build(
     )
     if (name := ready.method.idempotency_header) is not None:
         key = call.idempotency_key or attempt.execution_key
-        request = replace(request, headers=(*request.headers, (name, key)))
+        request = request.with_header(name, key)
     return authenticate(request, credential)
 
 
@@ -213,8 +216,9 @@ def _finish(
 ) -> MethodResult:
     if not 200 <= response.status < 300:
         raise _refused(response, authenticated=credential is not None)
-    data, size = redact(target.method.adapter.parse(response), secret_texts(credential))
+    data = target.method.adapter.parse(response)
     target.method.result.check(data, at="data", code=ErrorCode.RESULT_VALIDATION_ERROR, what="the upstream's answer")
+    data, size = redact(data, secret_texts(credential))
     if size > MAX_RESULT_BYTES:
         raise IntegrationError(
             ErrorCode.RESPONSE_TOO_LARGE,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,17 @@ class OutboundRequest:
     secret_headers: frozenset[str] = frozenset()
 
     def header(self, name: str) -> str | None:
-        """The first header of that name, in any case."""
+        """The header of that name, in any case."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    def with_header(self, name: str, value: str) -> Self:
+        """The request with that header, in place of any of the same name."""
+        kept = tuple((key, old) for key, old in self.headers if key.lower() != name.lower())
+        return replace(self, headers=(*kept, (name, value)))
+
+    def with_secret_header(self, name: str, value: str) -> Self:
+        """The same, and the header is one that carries a credential."""
+        return replace(self.with_header(name, value), secret_headers=self.secret_headers | {name.lower()})
 
 
 @dataclass(frozen=True)

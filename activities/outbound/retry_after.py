@@ -53,7 +53,7 @@ def _reset(text: str, headers: Mapping[str, str], now: datetime) -> timedelta | 
 
 
 def _bounded(seconds: float) -> timedelta:
-    return timedelta(seconds=min(seconds, _LONGEST.total_seconds()))
+    return timedelta(seconds=max(0.0, min(seconds, _LONGEST.total_seconds())))
 
 
 def _number(text: str) -> float | None:
@@ -71,6 +71,6 @@ def _their_now(headers: Mapping[str, str], now: datetime) -> datetime:
 def _date(text: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

