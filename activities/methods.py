@@ -31,6 +31,18 @@ _HEARTBEAT_EVERY = timedelta(seconds=3)
 Model = TypeVar("Model", bound=BaseModel)
 
 
+_NOT_YET = {"on_auth_error": "fail", "wait_timeout_ms": None, "large_result": "fail", "page": None}
+
+
+def _require_supported(call: MethodCall) -> None:
+    """Refuse what this version would otherwise silently not do."""
+    for name, default in _NOT_YET.items():
+        if getattr(call, name) != default:
+            raise IntegrationError(
+                ErrorCode.VALIDATION_ERROR, "cannot be done by this version", path=MethodCall.model_fields[name].alias
+            )
+
+
 class MethodActivities:
     """What runs on the task queue that callers use."""
 
@@ -46,6 +58,7 @@ class MethodActivities:
         Raises ApplicationError typed by code; UNAVAILABLE tells the workflow to wait and ask again.
         """
         try:
+            _require_supported(call)
             if call.method is None:
                 raise IntegrationError(ErrorCode.VALIDATION_ERROR, "required key is missing", path="method")
             instance = await self._instances.for_call(call.scope, call.instance_id)
@@ -117,6 +130,7 @@ def _read(arguments: Sequence[RawValue]) -> tuple[MethodCall, Continuation | Non
     if not arguments:
         raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the activity takes a MethodCall")
     call = _argument(MethodCall, arguments[0])
+    _require_supported(call)
     if call.method not in (None, method):
         raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the activity's type names another method", path="method")
     continuation = _argument(Continuation, arguments[1]) if len(arguments) > 1 else None

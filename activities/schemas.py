@@ -40,7 +40,7 @@ class Schema:
             return
         found = []
         for error in self._validator.iter_errors(value):
-            found.append({"path": _path(at, error), "rule": error.kind.name})
+            found.append({"path": _path(at, error), "rule": _rule(error)})
             if len(found) == _MAX_ERRORS:
                 break
         first = found[0]
@@ -57,6 +57,13 @@ def _path(at: str, error: jsonschema_rs.ValidationError) -> str:
     if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.AdditionalProperties):
         parts.append(error.kind.unexpected[0])
     return join_path(at, parts)
+
+
+def _rule(error: jsonschema_rs.ValidationError) -> str:
+    # `false` as a schema has no keyword of its own: the one that holds it is the rule.
+    if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.FalseSchema) and error.schema_path:
+        return str(error.schema_path[-1])
+    return error.kind.name
 
 
 def _reason(error: Exception) -> str:

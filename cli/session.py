@@ -84,7 +84,7 @@ def data_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--data-dir",
         type=click.Path(path_type=Path, file_okay=False),
-        help=f"The `dev` stack to use, by its data directory (default {DEFAULT_DATA_DIR}).",
+        help="The data directory of the `dev` stack (default: in the user's data folder).",
     )(command)
 
 

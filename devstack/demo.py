@@ -19,7 +19,6 @@ from typing import Any
 import httpx2
 import yaml
 from rich.console import Console
-from rich.table import Table
 from temporalio.client import Client
 
 from integration_service.activities.execution.compiled import check_definition
@@ -195,15 +194,12 @@ def _print(steps: list[Step], stack: Stack, *, as_json: bool) -> None:
         print(json.dumps(result, indent=2, ensure_ascii=False))  # noqa: T201 - the command's result
         sys.stdout.flush()
         return
-    console = Console(highlight=False, soft_wrap=True)
-    table = Table(box=None, pad_edge=False)
-    for column in ("step", "outcome", ""):
-        table.add_column(column, no_wrap=True)
-    for number, step in enumerate(steps, 1):
-        table.add_row(step.what, step.outcome, f"\\[{number}]" if step.link else "")
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    width = max(len(step.what) for step in steps)
     console.print("\nWhat happened", style="bold")
-    console.print(table)
+    for number, step in enumerate(steps, 1):
+        console.print(f"{number:>3}  {step.what.ljust(width)}  {step.outcome}")
     console.print("\nIn the Web UI", style="bold")
     for number, step in enumerate(steps, 1):
         if step.link:
-            console.print(f"\\[{number}] {step.link}")
+            console.print(f"{number:>3}  {step.link}")

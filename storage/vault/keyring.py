@@ -105,7 +105,8 @@ class Keyring:
 
 def generate_keyring() -> str:
     """A new key set with one random key, as JSON text."""
-    key = {"id": "primary", "version": 1}
+    # A name of its own, so that another installation's keyring is told by KEY_UNAVAILABLE, not by a bad tag.
+    key = {"id": f"kek-{secrets.token_hex(8)}", "version": 1}
     entry = {
         **key,
         "key": base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode(),
