@@ -28,6 +28,7 @@ from integration_service.activities.execution.compiled import CompiledDefinition
 from integration_service.activities.execution.pipeline import MethodPipeline
 from integration_service.activities.methods import MethodActivities
 from integration_service.activities.outbound.egress import EgressPolicy
+from integration_service.activities.outbound.limits import RateLimiter
 from integration_service.activities.outbound.transport import Transport
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.names import SEARCH_ATTRIBUTES, control_queue
@@ -73,6 +74,7 @@ class _Parts:
             credentials=credentials,
             audit=AuditLog(database),
             transport=transport,
+            limiter=RateLimiter(database),
         )
         return cls(
             database=database,

@@ -100,7 +100,7 @@ class MethodActivities:
 
     def _failure(self, error: IntegrationError, attempt: Attempt, progress: Progress) -> ApplicationError:
         if not attempt.parks and is_throttle(error, progress.retry):
-            activity.heartbeat(attempt.throttles + 1)
+            attempt.note_throttle(reserved="reserved" in error.details)
         return failure(error, attempt=attempt, retry=progress.retry, repeatable=progress.repeatable)
 
     async def _tell_owner(self, error: IntegrationError, progress: Progress) -> None:
@@ -149,8 +149,10 @@ async def _heartbeats(attempt: Attempt) -> AsyncIterator[None]:
     async def beat() -> None:
         while True:
             await asyncio.sleep(_HEARTBEAT_EVERY.total_seconds())
-            activity.heartbeat(attempt.throttles)
+            attempt.beat()
 
+    if attempt.reserved and not attempt.parks:
+        attempt.beat()  # the place is taken now, and not again by the next attempt
     task = asyncio.create_task(beat())
     try:
         yield

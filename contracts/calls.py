@@ -71,3 +71,5 @@ class Continuation(WireModel):
 
     execution_key: Uuid
     tries_spent: int = Field(default=0, ge=0)
+    reserved: bool = False
+    """The wait before this run was for a place in the rate limit, which it now takes."""

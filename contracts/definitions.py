@@ -107,10 +107,13 @@ class OAuth2Config(WireModel):
 
 
 class RateLimits(WireModel):
-    """How often one instance may call one method."""
+    """How often one instance may call one method, over all workers.
 
-    requests_per_minute: int | None = Field(default=None, ge=1)
-    burst_limit: int | None = Field(default=None, ge=1)
+    `burstLimit` (1 without it) may come at once; alone it is read as so many a second.
+    """
+
+    requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
+    burst_limit: int | None = Field(default=None, ge=1, le=1_000_000)
 
 
 class CacheConfig(WireModel):

@@ -87,12 +87,12 @@ class ExecuteMethod:
     async def _execute(self, resolved: ResolvedMethod) -> MethodResult:
         name = activity_type(resolved.definition, resolved.method)
         call = self._call.model_copy(update={"instance_id": resolved.instance_id})
-        spent, waits, lost = 0, 0, 0
+        spent, waits, lost, reserved = 0, 0, 0, False
         while True:
             try:
                 result: MethodResult = await workflow.execute_activity(
                     name,
-                    args=[call, Continuation(execution_key=_execution_key(), tries_spent=spent)],
+                    args=[call, Continuation(execution_key=_execution_key(), tries_spent=spent, reserved=reserved)],
                     result_type=MethodResult,
                     start_to_close_timeout=timedelta(milliseconds=resolved.timeout_ms) + _AFTER_THE_SEND,
                     schedule_to_close_timeout=max(self._deadline - workflow.now(), timedelta(milliseconds=1)),
@@ -112,6 +112,7 @@ class ExecuteMethod:
                     if lost > _MAX_LOST_WORKERS:
                         raise error from failure
                 spent = error.details.get("triesSpent", spent)
+                reserved = bool(error.details.get("reserved"))
                 waits += 1
                 await self._wait(error, _asked(error), waits)
 

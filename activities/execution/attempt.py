@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from temporalio import activity
 
@@ -25,6 +27,7 @@ class Attempt:
     tries: int
     parks: bool
     throttles: int
+    reserved: bool
     scheduled_at: datetime
     deadline: datetime
     workflow_id: str | None
@@ -36,9 +39,10 @@ class Attempt:
         """Read from the running activity."""
         info = activity.info()
         # A foreign caller's throttles are counted in heartbeat details, which outlive a raised failure.
-        throttles = next((entry for entry in info.heartbeat_details if isinstance(entry, int)), 0)
+        throttles, reserved = _throttles(info.heartbeat_details)
         if continuation is not None:
             key, spent = continuation.execution_key, continuation.tries_spent
+            reserved = continuation.reserved and info.attempt == 1
         elif info.in_workflow:
             key = execution_key(info.namespace, str(info.workflow_id), str(info.workflow_run_id), info.activity_id)
             spent = 0
@@ -49,6 +53,7 @@ class Attempt:
             tries=spent + info.attempt - throttles,
             parks=continuation is not None,
             throttles=throttles,
+            reserved=reserved,
             scheduled_at=info.scheduled_time,
             deadline=info.started_time + (info.start_to_close_timeout or _FALLBACK_TIME),
             workflow_id=info.workflow_id,
@@ -56,6 +61,21 @@ class Attempt:
             activity_id=info.activity_id,
         )
 
+    def note_throttle(self, *, reserved: bool) -> None:
+        """Remember, for the next attempt of a foreign caller, that this one spent no try."""
+        activity.heartbeat(self.throttles + 1, reserved)
+
+    def beat(self) -> None:
+        """Tell Temporal that the call is alive; a place that was reserved is taken by now."""
+        activity.heartbeat(self.throttles, False)
+
     def time_left(self) -> timedelta:
         """How long Temporal still waits for this attempt."""
         return self.deadline - datetime.now(UTC)
+
+
+def _throttles(details: Sequence[Any]) -> tuple[int, bool]:
+    match list(details):
+        case [int(throttles), bool(reserved)]:
+            return throttles, reserved
+    return 0, False

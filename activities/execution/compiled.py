@@ -12,7 +12,7 @@ from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.wire import JsonObject
 from integration_service.storage.definitions import Definitions
 
-_NOT_YET = ("request_transform", "response_transform", "rate_limits", "cache", "pagination")
+_NOT_YET = ("request_transform", "response_transform", "cache", "pagination")
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,11 @@ def failure(error: IntegrationError, *, attempt: Attempt, retry: RetryConfig, re
 
 
 def is_throttle(error: IntegrationError, retry: RetryConfig) -> bool:
-    """Whether the failure spends no try: our own outages always, the upstream's 429 if the definition retries it."""
+    """Whether the failure spends no try: our own limits and outages always, an upstream's 429 if it may be retried."""
     if error.decision is not Decision.WAIT:
         return False
-    return error.code != ErrorCode.RATE_LIMITED or retry.retries(error.code)
+    own = error.code != ErrorCode.RATE_LIMITED or "reserved" in error.details
+    return own or retry.retries(error.code)
 
 
 def _waiting(error: IntegrationError, attempt: Attempt, retry: RetryConfig) -> ApplicationError:

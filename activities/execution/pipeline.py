@@ -1,4 +1,4 @@
-"""One attempt at one method call, top to bottom: load, validate, build, authenticate, send, parse, validate, record."""
+"""One attempt at one method call: load, validate, build, authenticate, limit, send, parse, validate, record."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from integration_service.activities.auth import authenticate, secret_texts
 from integration_service.activities.execution.attempt import Attempt
 from integration_service.activities.execution.compiled import CompiledDefinition, CompiledDefinitions, CompiledMethod
 from integration_service.activities.execution.redaction import redact
+from integration_service.activities.outbound.limits import RateLimiter
 from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
 from integration_service.activities.outbound.retry_after import requested_delay
 from integration_service.activities.outbound.transport import SendFailed, Transport
@@ -26,6 +27,7 @@ from integration_service.storage.instances import InstanceForCall, Instances
 
 _FOR_THE_REST = timedelta(seconds=1)
 """Kept back from the attempt's time for what follows the send."""
+_WAITED_HERE = timedelta(seconds=1)
 _RECORD_RETRY = timedelta(milliseconds=200)
 
 
@@ -80,12 +82,14 @@ class MethodPipeline:
         credentials: Credentials,
         audit: AuditLog,
         transport: Transport,
+        limiter: RateLimiter,
     ) -> None:
         self._instances = instances
         self._definitions = definitions
         self._credentials = credentials
         self._audit = audit
         self._transport = transport
+        self._limiter = limiter
 
     async def run(
         self,
@@ -106,6 +110,7 @@ class MethodPipeline:
             credential = await self._credential(target, testing=testing)
             request = _build(call, attempt, target, credential)
             progress.request_bytes = len(request.body or b"")
+            await self._limit(attempt, target)
             await self._intend(attempt, target, progress)
             response = await self._send(request, attempt, target, progress)
             result = _finish(response, attempt, target, progress, credential)
@@ -143,6 +148,21 @@ class MethodPipeline:
             )
         return await self._credentials.open(target.instance.credential)
 
+    async def _limit(self, attempt: Attempt, target: Target) -> None:
+        limits = target.method.method.rate_limits
+        if limits is None or attempt.reserved:
+            return
+        wait = await self._limiter.reserve(target.instance.id, target.method.method.name, limits)
+        if wait > _WAITED_HERE:
+            # Longer waits free the slot. The place is kept: whoever comes back at that time need not ask again.
+            raise IntegrationError(
+                ErrorCode.RATE_LIMITED,
+                "the definition's rate limit is reached",
+                details={"reserved": True},
+                retry_after=wait,
+            )
+        await asyncio.sleep(wait.total_seconds())
+
     async def _intend(self, attempt: Attempt, target: Target, progress: Progress) -> None:
         if target.method.method.safe_to_repeat:
             return
@@ -171,6 +191,11 @@ class MethodPipeline:
                 ErrorCode.OUTCOME_UNKNOWN,
                 f"the request may have reached the upstream, but {error.message}; it is not sent again",
             ) from None
+        limits = target.method.method.rate_limits
+        if limits is not None and progress.response.status == 429:
+            delay = requested_delay(progress.response.headers, now=datetime.now(UTC))
+            if delay is not None:
+                await self._limiter.push(target.instance.id, target.method.method.name, limits, delay)
         return progress.response
 
     async def _record(self, call: MethodCall, attempt: Attempt, progress: Progress, code: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Definitions, instances, credentials, seal keys, OAuth clients, intents to send, the execution log."""
+"""Definitions, instances, credentials, seal keys, OAuth clients, rate buckets, the execution log."""
 
 from alembic import op
 
@@ -66,6 +66,16 @@ CREATE TABLE integrations.send_intents (
     execution_key uuid PRIMARY KEY,
     created_at    timestamptz NOT NULL DEFAULT now()
 );
+"""
+
+LIMITS = """
+-- Of no worth after a crash, and written at every limited call: so it is not logged.
+CREATE UNLOGGED TABLE integrations.rate_buckets (
+    instance_id uuid NOT NULL REFERENCES integrations.instances (id) ON DELETE CASCADE,
+    method      text NOT NULL,
+    empty_at    timestamptz NOT NULL,
+    PRIMARY KEY (instance_id, method)
+) WITH (fillfactor = 70);
 """
 
 VAULT = f"""
@@ -138,5 +148,5 @@ CREATE TABLE audit.executions_default PARTITION OF audit.executions DEFAULT;
 
 
 def upgrade() -> None:
-    for statements in (REGISTRY, VAULT, AUDIT):
+    for statements in (REGISTRY, LIMITS, VAULT, AUDIT):
         op.execute(statements)
