@@ -83,6 +83,8 @@ def check_definition(definition: DefinitionFile, *, publish: bool) -> None:
     what this version cannot run yet; a published definition may not.
     """
     Schema(definition.config_schema, at="configSchema")
+    if publish and definition.error_message is not None:
+        raise _not_yet("errorMessage")
     for index, method in enumerate(definition.methods):
         at = f"methods[{index}]"
         Schema(method.param_schema, at=f"{at}.paramSchema")
@@ -105,10 +107,14 @@ def _compile(definition: DefinitionFile, method: IntegrationMethod, index: int) 
     for name in _NOT_YET:
         if getattr(method, name) is not None:
             key = IntegrationMethod.model_fields[name].alias
-            raise IntegrationError(ErrorCode.VALIDATION_ERROR, "cannot be run by this version", path=f"{at}.{key}")
+            raise _not_yet(f"{at}.{key}")
     return CompiledMethod(
         method=method,
         params=Schema(method.param_schema, at=f"{at}.paramSchema"),
         result=Schema(method.result_schema, at=f"{at}.resultSchema"),
         adapter=adapter_for(definition, method, at=at),
     )
+
+
+def _not_yet(path: str) -> IntegrationError:
+    return IntegrationError(ErrorCode.VALIDATION_ERROR, "cannot be run by this version", path=path)
