@@ -9,7 +9,7 @@ from pydantic import Field
 from integration_service.contracts.definitions import MAX_TIMEOUT_MS
 from integration_service.contracts.names import DEFAULT_SCOPE, MethodName, Scope, Uuid
 from integration_service.contracts.retry import RetryConfig
-from integration_service.contracts.wire import JsonObject, WireModel
+from integration_service.contracts.wire import AnswerModel, JsonObject, WireModel
 
 DAY_MS = 24 * 3600 * 1000
 MAX_RESULT_BYTES = 1024 * 1024
@@ -33,7 +33,7 @@ class MethodCall(WireModel):
     correlation_id: str | None = Field(default=None, max_length=255, pattern=r"^[^\x00]*$")
 
 
-class MethodResult(WireModel):
+class MethodResult(AnswerModel):
     """What a call gave. `attempts` counts the sends that spent a try."""
 
     always_present: ClassVar[frozenset[str]] = frozenset({"data"})
@@ -51,7 +51,7 @@ class MethodResult(WireModel):
     result_ref: JsonObject | None = None
 
 
-class ResolvedMethod(WireModel):
+class ResolvedMethod(AnswerModel):
     """What `ExecuteMethod` must know to schedule the activity: names, retry policy, time; no config, no secret."""
 
     instance_id: Uuid
@@ -62,7 +62,7 @@ class ResolvedMethod(WireModel):
     timeout_ms: int = Field(ge=1, le=MAX_TIMEOUT_MS)
 
 
-class Continuation(WireModel):
+class Continuation(AnswerModel):
     """What `ExecuteMethod` hands to the activity beside the call.
 
     Its presence says that the caller waits on a durable timer when told to, so a throttle spends no retry.

@@ -7,7 +7,7 @@ from pydantic import Field
 from integration_service.contracts.credentials import Sealed
 from integration_service.contracts.instances import InstanceError, IntegrationInstance, IntegrationInstanceStatus
 from integration_service.contracts.names import Scope, SemVer, Uuid
-from integration_service.contracts.wire import JsonObject, WireModel
+from integration_service.contracts.wire import AnswerModel, JsonObject
 
 OPEN_CONNECTION = "OpenConnection"
 LOAD_CONNECTION = "LoadConnection"
@@ -19,7 +19,7 @@ TEST_CONNECTION = "TestConnection"
 DELETE_INSTANCE = "DeleteInstance"
 
 
-class ConnectionState(WireModel):
+class ConnectionState(AnswerModel):
     """An instance as its row stands, with what its workflow decides by.
 
     `generation` is 0 without a credential. `configProblem` tells what `configSchema` finds wrong; `unconfigured`
@@ -32,14 +32,14 @@ class ConnectionState(WireModel):
     unconfigured: bool = False
 
 
-class ConnectionRef(WireModel):
+class ConnectionRef(AnswerModel):
     """Names an instance."""
 
     instance_id: Uuid
     scope: Scope
 
 
-class WriteConnection(WireModel):
+class WriteConnection(AnswerModel):
     """A write of the instance's row, made from `instance` as it was read."""
 
     instance: IntegrationInstance
@@ -49,28 +49,28 @@ class WriteConnection(WireModel):
     definition_id: Uuid
 
 
-class PinVersion(WireModel):
+class PinVersion(AnswerModel):
     """Asks for another published version of the instance's definition."""
 
     instance: IntegrationInstance
     version: SemVer
 
 
-class PinnedVersion(WireModel):
+class PinnedVersion(AnswerModel):
     """The definition of that version. `sameAuth` says that credentials of the old one fit it."""
 
     definition_id: Uuid
     same_auth: bool
 
 
-class StoreCredential(WireModel):
+class StoreCredential(AnswerModel):
     """A sealed credential for an instance."""
 
     instance: IntegrationInstance
     sealed: Sealed
 
 
-class TestOutcome(WireModel):
+class TestOutcome(AnswerModel):
     """What `connectionTest` showed; `tested` is False where a definition has none."""
 
     __test__ = False  # no test case, whatever pytest makes of the name

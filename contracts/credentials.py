@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from integration_service.contracts.definitions import IntegrationAuthType
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.names import Uuid
-from integration_service.contracts.wire import JsonObject, Timestamp, WireModel, parse
+from integration_service.contracts.wire import AnswerModel, JsonObject, Timestamp, WireModel, parse
 
 SEAL_SUITE = "HPKE-X25519-HKDF-SHA256-AES-256-GCM"
 
@@ -28,7 +28,7 @@ class Sealed(WireModel):
     sealed: Base64
 
 
-class SealKey(WireModel):
+class SealKey(AnswerModel):
     """What `GET /v1/seal-key` answers: the raw 32 bytes of an X25519 public key, in base64."""
 
     key_id: str

@@ -11,7 +11,7 @@ from integration_service.contracts.credentials import Sealed
 from integration_service.contracts.definitions import IntegrationAuthType
 from integration_service.contracts.errors import IntegrationError
 from integration_service.contracts.names import DEFAULT_SCOPE, DefinitionName, InstanceName, Scope, SemVer, Uuid
-from integration_service.contracts.wire import JsonObject, Timestamp, WireModel
+from integration_service.contracts.wire import AnswerModel, JsonObject, Timestamp, WireModel
 
 
 class IntegrationInstanceStatus(StrEnum):
@@ -25,7 +25,7 @@ class IntegrationInstanceStatus(StrEnum):
     CONFIG_ERROR = "CONFIG_ERROR"
 
 
-class InstanceError(WireModel):
+class InstanceError(AnswerModel):
     """What is wrong with an instance, in words that tell what to do."""
 
     message: str
@@ -40,7 +40,7 @@ class InstanceError(WireModel):
         return cls(message=f"{error.message}{where}{todo}", code=error.code, details=error.details or None)
 
 
-class IntegrationInstance(WireModel):
+class IntegrationInstance(AnswerModel):
     """A customer's connection to one definition (data model `IntegrationInstance`)."""
 
     id: Uuid

@@ -87,6 +87,12 @@ class WireModel(BaseModel):
         return self.model_dump(mode="json")
 
 
+class AnswerModel(WireModel):
+    """What we say and others read, our own workers of another version among them: keys that are new are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 Model = TypeVar("Model", bound=BaseModel)
 
 

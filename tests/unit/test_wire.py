@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from integration_service.contracts.calls import MethodCall, MethodResult
+from integration_service.contracts.calls import Continuation, MethodCall, MethodResult
 from integration_service.contracts.definitions import DefinitionFile, IntegrationDefinition
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.instances import ConnectInstanceInput
@@ -181,3 +182,10 @@ def test_a_refusal_never_quotes_a_value(case: tuple[Any, Any, tuple[str | int, .
     except IntegrationError as refused:
         said = f"{refused} {refused.message} {refused.path} {refused.details} {refused!r} {refused.__cause__}"
     assert MARKER not in said
+
+
+def test_what_we_answer_is_readable_to_an_older_reader_and_what_we_are_asked_is_read_strictly() -> None:
+    """In a rolling deployment a worker of one version reads what one of another wrote."""
+    assert parse(Continuation, {"executionKey": str(uuid.UUID(int=1)), "fromTheFuture": 1}).tries_spent == 0
+    with pytest.raises(IntegrationError):
+        parse(MethodCall, {"instanceId": "x", "fromTheFuture": 1})
