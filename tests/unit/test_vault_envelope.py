@@ -110,9 +110,17 @@ async def test_an_unknown_key_is_unavailable_not_broken(envelope: Envelope, chan
 
 
 async def test_a_key_of_the_same_name_with_other_bytes_does_not_open(envelope: Envelope) -> None:
+    (ref,) = KEYRING.keys
+    other = Keyring(active=ref, keys={ref: bytes(32)})
+    with pytest.raises(IntegrationError) as refused:
+        await decrypt(other, envelope, CONTEXT)
+    assert refused.value.code == ErrorCode.INTEGRITY_ERROR
+
+
+async def test_the_keyring_of_another_installation_is_told_as_such(envelope: Envelope) -> None:
     with pytest.raises(IntegrationError) as refused:
         await decrypt(Keyring.load(generate_keyring()), envelope, CONTEXT)
-    assert refused.value.code == ErrorCode.INTEGRITY_ERROR
+    assert refused.value.code == ErrorCode.KEY_UNAVAILABLE
 
 
 async def test_the_name_of_the_key_is_authenticated(envelope: Envelope) -> None:

@@ -101,7 +101,7 @@ def test_a_generated_file_is_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "keyring.json"
     generate_keyring_file(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert Keyring.load(str(path)).active == KeyRef("primary", 1)
+    assert Keyring.load(str(path)).active.version == 1
 
 
 def test_a_file_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
