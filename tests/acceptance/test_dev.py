@@ -24,7 +24,6 @@ from integration_service.storage.database import Database
 from tests.upstream import Upstream
 from tests.world import World, definition_file
 
-pytestmark = pytest.mark.slow
 _PORTS = ("--temporal-port", "0", "--ui-port", "0", "--gateway-port", "0", "--postgres-port", "0")
 
 

@@ -49,7 +49,6 @@ async def _killed_in_flight(world: World, instance: dict[str, object], method: s
     return call
 
 
-@pytest.mark.slow
 async def test_a_safe_method_is_sent_again_and_gives_the_right_result(world: World, name: str) -> None:
     instance = await world.instance(definition_file(name))
     call = await _killed_in_flight(world, instance, "get")
@@ -59,7 +58,6 @@ async def test_a_safe_method_is_sent_again_and_gives_the_right_result(world: Wor
     assert [row["status"] for row in await world.audit(instance)] == ["SUCCEEDED"]
 
 
-@pytest.mark.slow
 async def test_a_post_is_not_sent_again_and_its_outcome_is_unknown(world: World, name: str) -> None:
     instance = await world.instance(definition_file(name))
     call = await _killed_in_flight(world, instance, "post")
@@ -69,7 +67,6 @@ async def test_a_post_is_not_sent_again_and_its_outcome_is_unknown(world: World,
     assert len(world.upstream.seen) == 1
 
 
-@pytest.mark.slow
 async def test_the_database_killed_in_flight_costs_no_second_send(world: World, name: str) -> None:
     """Once the upstream has answered, only the final write is tried again."""
     instance = await world.instance(definition_file(name))

@@ -96,7 +96,6 @@ async def test_python(my_temporal: str, stack: Stack) -> None:
     assert re.fullmatch(r"200 [1-5]", out.strip())
 
 
-@pytest.mark.slow
 async def test_typescript(my_temporal: str, stack: Stack, tmp_path: Path) -> None:
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
@@ -110,7 +109,6 @@ async def test_typescript(my_temporal: str, stack: Stack, tmp_path: Path) -> Non
     assert re.fullmatch(r"200 [1-5]", out.strip())
 
 
-@pytest.mark.slow
 async def test_the_definition_with_an_api_key(stack: Stack, upstream: Upstream, tmp_path: Path) -> None:
     async def help_desk(request: Request) -> Response:
         if request.headers.get("x-api-key") != "the API key":

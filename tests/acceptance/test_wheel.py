@@ -40,7 +40,6 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(_UV is None, reason="uv, which builds the wheel, is not on the path")
 async def test_the_wheel_imports_and_runs_a_worker_beside_foreign_folders(
     world: World, name: str, tmp_path: Path

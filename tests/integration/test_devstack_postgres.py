@@ -24,6 +24,8 @@ from integration_service.devstack.postgres import NAME, Cluster
 from integration_service.devstack.supervisor import Supervisor
 from integration_service.devstack.waiting import until
 
+pytestmark = pytest.mark.slow
+
 WITHIN = timedelta(seconds=60)
 
 

@@ -27,6 +27,8 @@ from integration_service.devstack.options import StackOptions, StackPorts
 from integration_service.devstack.supervisor import Supervisor
 from integration_service.devstack.waiting import answers_http, until
 
+pytestmark = pytest.mark.slow
+
 WITHIN = timedelta(seconds=60)
 
 

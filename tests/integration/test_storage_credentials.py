@@ -236,7 +236,7 @@ async def test_another_keyring_opens_nothing(credentials: Credentials, database:
     instance = await add()
     await credentials.store(instance_id=instance, scope="global", payload=payload())
     foreign = Credentials(database, Keyring.load(generate_keyring()))
-    assert await opened(foreign, instance) == ErrorCode.INTEGRITY_ERROR
+    assert await opened(foreign, instance) == ErrorCode.KEY_UNAVAILABLE
 
 
 async def test_what_was_erased_is_gone(credentials: Credentials, add: Add) -> None:
