@@ -14,7 +14,7 @@ from temporalio.client import (
     WorkflowHandle,
     WorkflowUpdateFailedError,
 )
-from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -41,15 +41,23 @@ class Integrations:
         return await self.result_of(await self.start_call(call, workflow_id=workflow_id))
 
     async def start_call(self, call: MethodCall, *, workflow_id: str | None = None) -> WorkflowHandle[Any, JsonObject]:
-        """Start `ExecuteMethod`; attaches where the id runs already."""
-        async with _failures():
+        """Start `ExecuteMethod`; attaches where a call of that id runs, or ran within the namespace's retention."""
+        name = workflow_id or f"call:{uuid.uuid4()}"
+        try:
+            return await self._start(call, name)
+        except WorkflowAlreadyStartedError:
+            return self._client.get_workflow_handle(name, result_type=dict)
+
+    async def _start(self, call: MethodCall, name: str) -> WorkflowHandle[Any, JsonObject]:
+        async with _failures(already_started=False):
             handle: WorkflowHandle[Any, JsonObject] = await self._client.start_workflow(
                 EXECUTE_METHOD,
                 call.to_wire(),
-                id=workflow_id or f"call:{uuid.uuid4()}",
+                id=name,
                 task_queue=self._task_queue,
                 result_type=dict,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 static_summary=f"{call.method} of {call.instance_id}",
             )
         return handle
@@ -107,7 +115,7 @@ class Connection:
 
 
 @asynccontextmanager
-async def _failures() -> AsyncIterator[None]:
+async def _failures(*, already_started: bool = True) -> AsyncIterator[None]:
     try:
         yield
     except (WorkflowFailureError, WorkflowUpdateFailedError) as error:
@@ -115,6 +123,8 @@ async def _failures() -> AsyncIterator[None]:
             ErrorCode.UNAVAILABLE, f"it ended without a result: {error.cause}"
         ) from error
     except WorkflowAlreadyStartedError as error:
+        if not already_started:
+            raise
         raise IntegrationError(
             ErrorCode.VALIDATION_ERROR, f"{error.workflow_id} runs already", path="instanceId"
         ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import jsonschema_rs
@@ -10,6 +12,8 @@ from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.wire import JsonSchema, join_path
 
 _MAX_ERRORS = 10
+_MAX_KEY = 100
+_MAX_PARTS = 20
 
 
 def _deny(uri: str) -> Any:
@@ -34,29 +38,40 @@ class Schema:
                 ErrorCode.VALIDATION_ERROR, f"not a valid JSON Schema: {_reason(error)}", path=path
             ) from None
 
-    def check(self, value: Any, *, at: str, code: ErrorCode, what: str) -> None:
-        """Raises IntegrationError with the path and rule of what does not fit; never with the value."""
+    def check(self, value: Any, *, at: str, code: ErrorCode, what: str, first_only: bool = False) -> None:
+        """Raises IntegrationError with the path and rule of what does not fit; never with the value.
+
+        `first_only` is for large values: finding every error in one takes longer than a worker may stand still.
+        """
         if self._validator.is_valid(value):
             return
-        found = []
-        for error in self._validator.iter_errors(value):
-            found.append({"path": _path(at, error), "rule": _rule(error)})
-            if len(found) == _MAX_ERRORS:
-                break
+        errors = self._first(value) if first_only else itertools.islice(self._validator.iter_errors(value), _MAX_ERRORS)
+        found = [{"path": _path(at, error), "rule": _rule(error)} for error in errors]
         first = found[0]
         raise IntegrationError(
             code, f"{what} breaks the rule `{first['rule']}`", path=first["path"], details={"errors": found}
         )
 
+    def _first(self, value: Any) -> Iterable[jsonschema_rs.ValidationError]:
+        try:
+            self._validator.validate(value)
+        except jsonschema_rs.ValidationError as error:
+            yield error
+
+
+def _short(part: str | int) -> str | int:
+    # A key is the sender's: a failure that quoted a long one would be too large for Temporal to carry.
+    return part if isinstance(part, int) or len(part) <= _MAX_KEY else f"{part[:_MAX_KEY]}…"
+
 
 def _path(at: str, error: jsonschema_rs.ValidationError) -> str:
-    parts = list(error.instance_path)
+    parts = list(error.instance_path[:_MAX_PARTS])
     # For these rules the culprit is a key that is not there, or not allowed there: name it, it is no value.
     if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Required):
         parts.append(str(error.kind.property))
     if isinstance(error.kind, jsonschema_rs.ValidationErrorKind.AdditionalProperties):
         parts.append(error.kind.unexpected[0])
-    return join_path(at, parts)
+    return join_path(at, [_short(part) for part in parts])
 
 
 def _rule(error: jsonschema_rs.ValidationError) -> str:

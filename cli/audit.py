@@ -7,6 +7,7 @@ import click
 from integration_service.cli.definition import scope_option
 from integration_service.cli.output import print_rows
 from integration_service.cli.session import Session, with_session
+from integration_service.contracts.names import is_canonical_uuid
 from integration_service.contracts.wire import JsonObject, format_time
 from integration_service.storage.audit import AuditLog
 from integration_service.storage.instances import Instances
@@ -29,7 +30,12 @@ def audit() -> None:
 async def tail(session: Session, *, limit: int, instance: str | None, scope: str) -> None:
     """The newest attempts, newest last."""
     async with session.database() as database:
-        instance_id = (await Instances(database).find(scope, instance)).id if instance else None
+        # By its id, an instance that was deleted still has its rows.
+        instance_id = (
+            instance
+            if instance is None or is_canonical_uuid(instance)
+            else (await Instances(database).find(scope, instance)).id
+        )
         rows = await AuditLog(database).tail(limit=limit, instance_id=instance_id, scope=scope)
     print_rows([_wire(row) for row in rows], _COLUMNS, as_json=session.as_json)
 

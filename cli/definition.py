@@ -112,14 +112,15 @@ def _read_file(path: Path) -> DefinitionFile:
     try:
         text = path.read_text()
         data: Any = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        # YAML reads dates and the like; what goes on must be what JSON can say.
+        data = json.loads(json.dumps(data, default=str))
     except OSError as error:
         raise IntegrationError(ErrorCode.VALIDATION_ERROR, str(error.strerror), path=str(path)) from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise IntegrationError(
             ErrorCode.VALIDATION_ERROR, f"not readable as YAML or JSON: {_where(error)}", path=str(path)
         ) from None
-    # YAML reads dates and the like; what goes on must be what JSON can say.
-    return parse(DefinitionFile, json.loads(json.dumps(data, default=str)))
+    return parse(DefinitionFile, data)
 
 
 def _where(error: Exception) -> str:

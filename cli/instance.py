@@ -145,7 +145,7 @@ def json_option(text: str, option: str) -> Any:
     """A JSON option's value. Raises IntegrationError VALIDATION_ERROR naming the option."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise IntegrationError(ErrorCode.VALIDATION_ERROR, f"not JSON: {error}", path=option) from None
 
 

@@ -16,7 +16,7 @@ from integration_service.cli.output import print_error, wants_json
 from integration_service.cli.processes import gateway, migrate, worker
 from integration_service.cli.schema import schema
 from integration_service.cli.stack import demo, dev
-from integration_service.contracts.errors import IntegrationError
+from integration_service.contracts.errors import ErrorCode, IntegrationError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,14 +38,17 @@ def main() -> None:
         print_error(error, as_json=wants_json())
         code = 1
     except click.UsageError as error:
-        if wants_json():
-            print_error(IntegrationError("VALIDATION_ERROR", error.format_message()), as_json=True)
-        else:
-            error.show()
+        print_error(IntegrationError(ErrorCode.VALIDATION_ERROR, error.format_message()), as_json=wants_json())
         code = 2
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except BrokenPipeError:
+        code = 1
+    except Exception as error:
+        if os.environ.get("INTEGRATIONS_DEBUG"):
+            raise
+        message = f"unexpected {type(error).__name__}; with INTEGRATIONS_DEBUG=1 it tells where"
+        print_error(IntegrationError(ErrorCode.UNAVAILABLE, message), as_json=wants_json())
         code = 1
     _leave(code)
 

@@ -67,8 +67,13 @@ def is_uuid(text: str) -> bool:
     return True
 
 
+def is_canonical_uuid(text: str) -> bool:
+    """Whether `text` is a UUID as we write them: lower case, with hyphens, without braces or `urn:`."""
+    return is_uuid(text) and str(uuid.UUID(text)) == text
+
+
 def _canonical_uuid(text: str) -> str:
-    if not is_uuid(text) or str(uuid.UUID(text)) != text:
+    if not is_canonical_uuid(text):
         raise ValueError("must be a UUID in canonical lower case")
     return text
 

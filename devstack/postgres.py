@@ -19,7 +19,6 @@ from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.devstack import placing
 from integration_service.devstack.child import Account, ChildSpec
 from integration_service.devstack.data_dir import DataDir, read_json, write_private
-from integration_service.devstack.environment import child_environment
 from integration_service.devstack.ports import HOST
 from integration_service.devstack.supervisor import Supervisor
 
@@ -41,6 +40,10 @@ _SETTINGS = {
 }
 
 _log = logging.getLogger(__name__)
+
+
+# Nothing of the caller's: as root this is another account's process, whose environment others of that account read.
+_ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Cluster:
         return ChildSpec(
             name=NAME,
             command=(str(self.programs / "postgres"), "-D", str(self.data), "-p", str(self.port), *settings),
-            environment=child_environment({"LC_ALL": "C"}),
+            environment=_ENVIRONMENT,
             stop_signal=STOP_SIGNAL,
             death_signal=signal.SIGQUIT,  # immediate shutdown; SIGKILL would leave its backends to find out
             grace=_GRACE,
@@ -122,7 +125,7 @@ class Cluster:
                 *("--auth=scram-sha-256", f"--pwfile={password_file}", "--no-instructions"),
                 *("--encoding=UTF8", "--locale=C"),
             ),
-            environment=child_environment({"LC_ALL": "C"}),
+            environment=_ENVIRONMENT,
             grace=_GRACE,
             account=self.account,
             cwd=Path("/"),

@@ -16,7 +16,7 @@ from integration_service.contracts.instances import (
     IntegrationInstance,
     IntegrationInstanceStatus,
 )
-from integration_service.contracts.names import is_uuid
+from integration_service.contracts.names import is_canonical_uuid
 from integration_service.contracts.wire import JsonObject
 from integration_service.storage.credentials import CREDENTIAL_COLUMNS, StoredCredential
 from integration_service.storage.database import Database
@@ -200,7 +200,7 @@ def not_found(reference: str) -> IntegrationError:
 
 
 def _key(reference: str) -> str:
-    return "id" if is_uuid(reference) else "name"
+    return "id" if is_canonical_uuid(reference) else "name"
 
 
 def _instance(row: dict[str, Any]) -> IntegrationInstance:

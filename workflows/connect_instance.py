@@ -8,8 +8,10 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
+
+from integration_service.workflows.inputs import NOTHING, read_input
 
 with workflow.unsafe.imports_passed_through():
     from integration_service.contracts import connections as names
@@ -72,20 +74,27 @@ class ConnectInstance:
     """Input `ConnectInstanceInput`, id ``connection:<instanceId>``; completes when the instance is deleted."""
 
     @workflow.init
-    def __init__(self, wanted: Any = None, state: ConnectionState | None = None) -> None:
-        self._wanted = wanted
-        self._state = state
+    def __init__(self, wanted: RawValue = NOTHING) -> None:
+        self._wanted: Any = None
+        self._state: ConnectionState | None = None
         self._failed: ApplicationError | None = None
-        self._suspect = False
+        self._suspect: int | None = None
         self._deleted = False
         self._writing = asyncio.Lock()
 
     @workflow.run
-    async def run(self, wanted: Any = None, state: ConnectionState | None = None) -> JsonObject:
-        """`wanted` is read here and not by the converter: bad input fails the workflow, it does not hang it."""
+    async def run(self, wanted: RawValue = NOTHING) -> JsonObject:
+        """`wanted` is read here and not by the converter: bad input fails the workflow, it does not hang it.
+
+        A run that continues another gets ``{"wanted", "state"}``; from anyone else that is no input.
+        """
         try:
-            self._input = parse(ConnectInstanceInput, wanted)
-            await self._open(resumed=state is not None)
+            self._wanted = read_input(wanted)
+            if resumed := workflow.info().continued_run_id is not None:
+                self._state = parse(ConnectionState, self._wanted["state"])
+                self._wanted = self._wanted["wanted"]
+            self._input = parse(ConnectInstanceInput, self._wanted)
+            await self._open(resumed=resumed)
         except (IntegrationError, ActivityError) as error:
             self._failed = _as_application_error(error)
             # Updates that waited for the start get the same answer before the workflow ends.
@@ -93,18 +102,30 @@ class ConnectInstance:
             raise self._failed from None
         while not self._deleted:
             await workflow.wait_condition(self._has_work)
-            if self._suspect:
-                self._suspect = False
-                async with self._writing:
-                    await self._settle(suspect=True)
+            if self._suspect is not None:
+                await self._look_again()
             elif not self._deleted:
                 await workflow.wait_condition(workflow.all_handlers_finished)
-                workflow.continue_as_new(args=[wanted, self._state])
+                # The handlers that were waited for may have brought work, or the end.
+                if not self._deleted and self._suspect is None:
+                    workflow.continue_as_new({"wanted": self._wanted, "state": self._state})
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self.status()
 
+    async def _look_again(self) -> None:
+        """A call was refused: prove the credential, if it is still the one that was refused."""
+        async with self._writing:
+            suspect, self._suspect = self._suspect, None
+            known = self._known
+            if self._deleted or known.instance.status is not Status.CONNECTED or known.generation != suspect:
+                return
+            try:
+                await self._settle(suspect=True)
+            except ActivityError:
+                workflow.logger.exception("a refused credential could not be proved again")
+
     def _has_work(self) -> bool:
-        return self._deleted or self._suspect or workflow.info().is_continue_as_new_suggested()
+        return self._deleted or self._suspect is not None or workflow.info().is_continue_as_new_suggested()
 
     async def _open(self, *, resumed: bool) -> None:
         if workflow.info().workflow_id != connection_workflow_id(self._input.instance_id):
@@ -142,7 +163,7 @@ class ConnectInstance:
             return
         await self._opened()
         if seen.code in _REFUSED and seen.generation == self._known.generation:
-            self._suspect = self._known.instance.status is Status.CONNECTED
+            self._suspect = seen.generation
 
     # What others may do; each returns the status object
 
@@ -168,7 +189,6 @@ class ConnectInstance:
         async with self._turn():
             stored = StoreCredential(instance=self._known.instance, sealed=wanted.sealed)
             self._see(await self._activity(names.STORE_CREDENTIAL, stored, ConnectionState))
-            self._suspect = False
             await self._settle()
         return self.status()
 
@@ -218,6 +238,7 @@ class ConnectInstance:
                 await self._write(Status.DISCONNECTED, None)
             await self._activity(names.DELETE_INSTANCE, self._ref(), type(None))
             self._deleted = True
+            workflow.set_current_details(f"**{self._input.name}** was **deleted**; its audit rows stay.")
         return self.status()
 
     # Refusing a message that cannot be read before it enters history
@@ -255,7 +276,8 @@ class ConnectInstance:
             )
             if error.code in _REFUSED:
                 return await self._write(Status.AUTH_ERROR, _refused(error))
-            return await self._write(kept, InstanceError.of(error))
+            shown = IntegrationError(error.code, f"connectionTest: {error.message}", path=error.path)
+            return await self._write(kept, InstanceError.of(shown))
         if suspect and not outcome.tested:
             return await self._write(
                 Status.AUTH_ERROR,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType, is_cancelled_exception
 from temporalio.exceptions import TimeoutError as ActivityTimeout
+
+from integration_service.workflows.inputs import NOTHING, read_input
 
 with workflow.unsafe.imports_passed_through():
     from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, ResolvedMethod
@@ -34,6 +35,7 @@ _RESOLVE_TIMEOUT = timedelta(seconds=20)
 _AFTER_THE_SEND = timedelta(seconds=15)
 _HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 _MAX_LOST_WORKERS = 5
+_PATIENT_WAITS = 3
 _OUTAGE = RetryConfig(max_retries=0, backoff_multiplier=2, initial_delay_ms=500, max_delay_ms=30_000)
 """How waits grow where nobody says how long: after an outage, or a 429 that names no time."""
 
@@ -43,10 +45,10 @@ class ExecuteMethod:
     """Input `MethodCall`, output `MethodResult`; fails with ApplicationErrors whose type is the error code."""
 
     @workflow.run
-    async def run(self, call: Any = None) -> MethodResult:
+    async def run(self, call: RawValue = NOTHING) -> MethodResult:
         """`call` is read here and not by the converter: bad input fails the workflow, it does not hang it."""
         try:
-            self._call = parse(MethodCall, call)
+            self._call = parse(MethodCall, read_input(call))
             self._deadline = workflow.now() + timedelta(milliseconds=self._call.deadline_ms)
             resolved = await self._resolve()
             return await self._execute(resolved)
@@ -107,10 +109,11 @@ class ExecuteMethod:
                 error = from_failure(failure)
                 if error is None:
                     # No answer from a worker: it died, or was cut off. Whether the request left is in the database.
-                    error = _lost(failure)
-                    lost += 1
-                    if lost > _MAX_LOST_WORKERS:
+                    error, lost = _lost(failure), lost + 1
+                    if lost > _MAX_LOST_WORKERS or isinstance(failure.cause, ApplicationError):
                         raise error from failure
+                elif error.code == ErrorCode.RATE_LIMITED and "triesSpent" not in error.details:
+                    raise error from failure  # the definition does not wait for throttles
                 spent = error.details.get("triesSpent", spent)
                 reserved = bool(error.details.get("reserved"))
                 waits += 1
@@ -119,6 +122,9 @@ class ExecuteMethod:
     async def _wait(self, error: IntegrationError, asked: timedelta | None, waits: int) -> None:
         """Sleep on a durable timer if the failure is one to wait out and the deadline allows; else raise it."""
         delay = asked if asked is not None else _OUTAGE.delay_after(waits)
+        if waits > _PATIENT_WAITS and not error.details.get("reserved"):
+            # An upstream that goes on asking for no wait at all gets one: neither it nor the history is hammered.
+            delay = max(delay, _OUTAGE.delay_after(waits - _PATIENT_WAITS))
         if error.decision is not Decision.WAIT or workflow.now() + delay >= self._deadline:
             raise error
         await workflow.sleep(delay, summary=f"{error.code}: waits, spends no retry")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 from collections.abc import Iterable
 from email.message import Message
@@ -29,6 +30,9 @@ _CONTENT_TYPES = {
 }
 _WRITTEN_ORIGIN = re.compile(r"(https?://[^/]+)(/.*)?", re.IGNORECASE)
 _HOST_PART = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?")
+MAX_DEPTH = 100
+"""How deep an answer may nest: what reads it later, in any language, has limits of its own."""
+_HUGE_EXPONENT = re.compile(rb"[eE]\+?[0-9]{3}")
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSAFE_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -141,7 +145,7 @@ def _check_base(url: str) -> None:
         sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         sound = False
-    if not sound or parts.username is not None or parts.query or parts.fragment or re.search(r"[\s\\]", url):
+    if not sound or parts.username is not None or re.search(r"[\s\\?#]", url):
         raise _wrong("baseUrl", "must be an http or https URL without user, query or fragment")
 
 
@@ -197,7 +201,12 @@ def _guessed(body: bytes, response: InboundResponse) -> Any:
 
 
 def _load(body: bytes) -> Any:
-    data = json.loads(body, parse_constant=_no_constant)
+    if _HUGE_EXPONENT.search(body):
+        data = json.loads(body, parse_constant=_no_constant, parse_float=_finite)
+    else:
+        data = json.loads(body, parse_constant=_no_constant)
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _check_depth(data)
     return _without_surrogates(data) if _SURROGATE_ESCAPE.search(body) else data
 
 
@@ -220,6 +229,28 @@ def _json(body: bytes) -> Any:
         raise IntegrationError(
             ErrorCode.MALFORMED_RESPONSE, "the upstream says that it answers JSON, and it does not"
         ) from None
+
+
+def _check_depth(data: Any) -> None:
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for value in level
+            if isinstance(value, dict | list)
+            for item in (value.values() if isinstance(value, dict) else value)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {MAX_DEPTH}")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number beyond what JSON readers hold")
+    return number
 
 
 def _no_constant(name: str) -> None:

@@ -19,11 +19,12 @@ _FALLBACK_TIME = timedelta(seconds=60)
 class Attempt:
     """One run of a method activity.
 
-    `tries` counts the tries that are spent with this one; `parks` says that the caller is `ExecuteMethod`, which
-    waits on a durable timer when it is told to.
+    `number` counts Temporal's attempts, `tries` those of them that spent a try; `parks` says that the caller is
+    `ExecuteMethod`, which waits on a durable timer when it is told to.
     """
 
     execution_key: str
+    number: int
     tries: int
     parks: bool
     throttles: int
@@ -50,6 +51,7 @@ class Attempt:
             key, spent = execution_key(info.activity_id, str(info.activity_run_id)), 0
         return cls(
             execution_key=key,
+            number=spent + info.attempt,
             tries=spent + info.attempt - throttles,
             parks=continuation is not None,
             throttles=throttles,

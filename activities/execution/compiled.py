@@ -90,7 +90,11 @@ def check_definition(definition: DefinitionFile, *, publish: bool) -> None:
         Schema(method.param_schema, at=f"{at}.paramSchema")
         Schema(method.result_schema, at=f"{at}.resultSchema")
         if publish:
-            _compile(definition, method, index)
+            compiled = _compile(definition, method, index)
+            if method.name == definition.connection_test:
+                compiled.params.check(
+                    {}, at="connectionTest", code=ErrorCode.VALIDATION_ERROR, what="a call without params"
+                )
 
 
 def merge(under: JsonObject, over: JsonObject) -> JsonObject:

@@ -241,9 +241,11 @@ def _finish(
 ) -> MethodResult:
     if not 200 <= response.status < 300:
         raise _refused(response, authenticated=credential is not None)
-    data = target.method.adapter.parse(response)
-    target.method.result.check(data, at="data", code=ErrorCode.RESULT_VALIDATION_ERROR, what="the upstream's answer")
-    data, size = redact(data, secret_texts(credential))
+    # Redacted first: what breaks the schema may be named by its key, and a key is the upstream's to choose.
+    data, size = redact(target.method.adapter.parse(response), secret_texts(credential))
+    target.method.result.check(
+        data, at="data", code=ErrorCode.RESULT_VALIDATION_ERROR, what="the upstream's answer", first_only=True
+    )
     if size > MAX_RESULT_BYTES:
         raise IntegrationError(
             ErrorCode.RESPONSE_TOO_LARGE,
@@ -294,7 +296,7 @@ def _row(call: MethodCall, attempt: Attempt, progress: Progress, code: str | Non
     return Execution(
         scheduled_at=attempt.scheduled_at,
         execution_key=attempt.execution_key,
-        attempt=attempt.tries,
+        attempt=attempt.number,
         scope=instance.scope,
         instance_id=instance.id,
         definition=definition.name,

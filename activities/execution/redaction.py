@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from pydantic_core import to_json
@@ -13,6 +14,8 @@ _SHORTEST_INSIDE = 6
 
 def redact(data: Any, secrets: tuple[str, ...]) -> tuple[Any, int]:
     """`data` without the secrets, and how many bytes of JSON it makes."""
+    if isinstance(data, dict) and isinstance(data.get("$binary"), str):
+        data = {**data, "$binary": _bytes(data["$binary"], secrets)}
     encoded = to_json(data)
     if not any(_escaped(secret) in encoded for secret in secrets):
         return data, len(encoded)
@@ -32,7 +35,17 @@ def _walk(data: Any, secrets: tuple[str, ...]) -> Any:
             return {_text(key, secrets): _walk(value, secrets) for key, value in data.items()}
         case list():
             return [_walk(value, secrets) for value in data]
+        case int() | float() if str(data) in secrets:
+            return REDACTED
     return data
+
+
+def _bytes(encoded: str, secrets: tuple[str, ...]) -> str:
+    raw = base64.b64decode(encoded)
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_INSIDE:
+            raw = raw.replace(secret.encode(), REDACTED.encode())
+    return base64.b64encode(raw).decode()
 
 
 def _text(text: str, secrets: tuple[str, ...]) -> str:
