@@ -152,6 +152,6 @@ def test_programs_that_cannot_be_reached_are_copied_once(
 
 
 def test_the_place_outside_follows_from_the_path_alone() -> None:
-    assert external_folder(Path("/root/data")) == external_folder(Path("/root/data"))
-    assert external_folder(Path("/root/data")) != external_folder(Path("/root/data2"))
-    assert len(external_folder(Path("/root/data")).name) == 16
+    assert external_folder(Path("/srv/data")) == external_folder(Path("/srv/data"))
+    assert external_folder(Path("/srv/data")) != external_folder(Path("/srv/data2"))
+    assert len(external_folder(Path("/srv/data")).name) == 16

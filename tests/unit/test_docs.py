@@ -118,4 +118,4 @@ def test_nothing_names_this_machine_or_a_registry() -> None:
     ]
     for file in files:
         text = file.read_text()
-        assert not re.search(r"pypi\.org|npmjs|pythonhosted|/root/|/home/", text), file.name
+        assert not re.search(r"pypi\.org|npmjs|pythonhosted|/roo[t]/|/home/", text), file.name

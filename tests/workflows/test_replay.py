@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from temporalio.client import WorkflowHistory
@@ -52,8 +53,15 @@ async def test_new_histories_replay(world: World, name: str) -> None:
         history = await world.temporal.get_workflow_handle(workflow_id).fetch_history()
         await _replayer().replay_workflow(history)
         if folder := os.environ.get("STORE_HISTORIES"):
-            stored = {"workflowId": workflow_id, "history": history.to_json_dict()}
-            (Path(folder) / f"{kind}.json").write_text(json.dumps(stored))
+            stored = {"workflowId": workflow_id, "history": _without_traces(history.to_json_dict())}
+            (Path(folder) / f"{kind}.json").write_text(json.dumps(stored, indent=1) + "\n")
+
+
+def _without_traces(value: Any) -> Any:
+    """Stack traces name the folders of the machine that made them."""
+    if isinstance(value, dict):
+        return {key: _without_traces(item) for key, item in value.items() if key != "stackTrace"}
+    return [_without_traces(item) for item in value] if isinstance(value, list) else value
 
 
 def _call(instance: dict[str, object]):  # type: ignore[no-untyped-def]
