@@ -10,6 +10,14 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, field_validat
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.names import DEFAULT_SCOPE, DefinitionName, MethodName, Scope, SemVer, Uuid
+from integration_service.contracts.oauth import (
+    DEFAULT_MARGIN_MS,
+    ClientAuthMethod,
+    GrantType,
+    TokenExpired,
+    TokenRequestMapping,
+    TokenResponseMapping,
+)
 from integration_service.contracts.retry import DEFAULT_RETRY, RetryConfig
 from integration_service.contracts.wire import JsonObject, JsonSchema, Timestamp, WireModel
 
@@ -86,24 +94,45 @@ class OAuth2Config(WireModel):
 
     client_id: Secret | None = Field(default=None, repr=False)
     client_secret: Secret | None = Field(default=None, repr=False)
-    authorization_url: str
-    token_url: str
+    authorization_url: str | None = None
+    token_url: str | None = None
     scope: str | None = None
     additional_parameters: dict[str, str] | None = None
     refresh_token_config: RefreshTokenConfig | None = None
-    grant_type: Literal["authorization_code", "client_credentials", "device_code", "jwt_bearer", "password"] | None = (
-        None
-    )
+    grant_type: GrantType | None = None
     pkce: bool | None = None
-    token_endpoint_auth_method: (
-        Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"] | None
-    ) = None
+    token_endpoint_auth_method: ClientAuthMethod | None = None
     scope_separator: str | None = None
     refresh_url: str | None = None
     revocation_url: str | None = None
+    device_authorization_url: str | None = None
     issuer: str | None = None
-    token_request: JsonObject | None = None
-    token_response: JsonObject | None = None
+    token_request: TokenRequestMapping | None = None
+    token_response: TokenResponseMapping | None = None
+    token_expired: TokenExpired | None = None
+    private_key: Secret | None = Field(default=None, repr=False)
+    key_id: str | None = None
+
+    @property
+    def grant(self) -> GrantType:
+        return self.grant_type or "authorization_code"
+
+    @property
+    def automatic(self) -> bool:
+        """Whether tokens are refreshed by timer and when a call meets an expired one."""
+        return self.refresh_token_config is None or self.refresh_token_config.strategy == "auto"
+
+    @property
+    def margin_ms(self) -> int:
+        """How long before its expiry a token is refreshed, at most."""
+        if self.refresh_token_config is None or self.refresh_token_config.time_before_expiry_ms is None:
+            return DEFAULT_MARGIN_MS
+        return self.refresh_token_config.time_before_expiry_ms
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether somebody must say yes, or give a password, before there is a token."""
+        return self.grant not in ("client_credentials", "jwt_bearer")
 
 
 class RateLimits(WireModel):
@@ -258,9 +287,13 @@ class DefinitionFile(WireModel):
         wire = {key: value for key, value in self.to_wire().items() if key in _CONTENT_KEYS}
         if "oauth2Config" in wire:
             wire["oauth2Config"] = {
-                key: value for key, value in wire["oauth2Config"].items() if key not in ("clientId", "clientSecret")
+                key: value for key, value in wire["oauth2Config"].items() if key not in _CLIENT_KEYS
             }
         return wire
+
+
+_CLIENT_KEYS = ("clientId", "clientSecret", "privateKey", "keyId")
+"""They seed the client record; a stored definition has none of them."""
 
 
 def _wrong(path: str, message: str) -> IntegrationError:

@@ -14,6 +14,7 @@ TASK_QUEUE = "integrations"
 
 EXECUTE_METHOD = "ExecuteMethod"
 CONNECT_INSTANCE = "ConnectInstance"
+REFRESH_OAUTH = "RefreshOAuth"
 
 INTEGRATION_DEFINITION = SearchAttributeKey.for_keyword("IntegrationDefinition")
 INTEGRATION_INSTANCE = SearchAttributeKey.for_keyword("IntegrationInstance")
@@ -43,6 +44,11 @@ def control_queue(task_queue: str) -> str:
 def connection_workflow_id(instance_id: str) -> str:
     """The id of the one workflow that owns an instance."""
     return f"connection:{instance_id}"
+
+
+def refresh_workflow_id(instance_id: str) -> str:
+    """The id of the one workflow that spends an instance's refresh token."""
+    return f"oauth-refresh:{instance_id}"
 
 
 def activity_type(definition: str, method: str) -> str:

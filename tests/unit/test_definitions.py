@@ -65,8 +65,8 @@ OAUTH2 = {
     "refreshUrl": "https://provider.test/refresh",
     "revocationUrl": "https://provider.test/revoke",
     "issuer": "https://provider.test",
-    "tokenRequest": {"client_id": "client_key"},
-    "tokenResponse": {"access_token": "$.data.token"},
+    "tokenRequest": {"rename": {"client_id": "client_key"}},
+    "tokenResponse": {"accessToken": "data.token"},
 }
 DEFINITION = {
     "id": "2f1f6f0a-0f7c-4b7e-9a43-0d6e6f6f0a11",
