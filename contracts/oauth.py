@@ -58,7 +58,7 @@ class TokenRequestMapping(_Sparse):
     parameters: dict[str, str] = Field(default_factory=dict)
     headers: dict[str, str] = Field(default_factory=dict)
     rename: dict[str, str] = Field(default_factory=dict)
-    refresh_with: Literal["refresh_token", "access_token"] = "refresh_token"  # noqa: S105
+    refresh_with: Literal["refresh_token", "access_token"] = "refresh_token"
     refresh_parameter: str | None = None
     refresh_grant_type: str = "refresh_token"
     claims: JsonObject = Field(default_factory=dict)
