@@ -22,7 +22,13 @@ from integration_service.contracts.calls import MethodCall, MethodResult
 from integration_service.contracts.credentials import Sealed
 from integration_service.contracts.errors import ErrorCode, IntegrationError, from_failure
 from integration_service.contracts.instances import ConnectInstanceInput
-from integration_service.contracts.names import CONNECT_INSTANCE, EXECUTE_METHOD, TASK_QUEUE, connection_workflow_id
+from integration_service.contracts.names import (
+    CONNECT_INSTANCE,
+    EXECUTE_METHOD,
+    TASK_QUEUE,
+    connection_workflow_id,
+    refresh_workflow_id,
+)
 from integration_service.contracts.wire import JsonObject, parse
 
 
@@ -84,6 +90,20 @@ class Integrations:
             )
         return settled
 
+    async def refresh(self, instance_id: str, *, seen_generation: int | None = None) -> JsonObject:
+        """Get a new access token; with `seen_generation` only if that one is still current.
+
+        Returns ``{"generation", "expiresAt"?, "retryAfterMs"?}``; never a token.
+        """
+        message = {} if seen_generation is None else {"seenGeneration": seen_generation}
+        handle = self._client.get_workflow_handle(refresh_workflow_id(instance_id))
+        nobody = IntegrationError(
+            ErrorCode.INSTANCE_NOT_CONNECTED, "it has no OAuth token to refresh; authorise it first", path="instanceId"
+        )
+        async with _failures(missing=nobody):
+            answer: JsonObject = await handle.execute_update("refresh", message, result_type=dict)
+        return answer
+
     def connection(self, instance_id: str) -> Connection:
         """The connection of an instance by its UUID."""
         return Connection(self._client, instance_id)
@@ -107,6 +127,17 @@ class Connection:
     async def submit_credentials(self, sealed: Sealed) -> JsonObject:
         return await self.update("submit_credentials", {"sealed": sealed.to_wire()})
 
+    async def authorize(self, message: JsonObject | None = None) -> JsonObject:
+        """Begin an authorization: ``{"authorizationUrl", "expiresAt", "stateHash", "userCode"?}``.
+
+        `message` is ``{"returnUrl"?, "redirectUri"?, "allowDifferentAccount"?}``.
+        """
+        return await self.update("authorize", message)
+
+    async def complete_authorization(self, message: JsonObject) -> JsonObject:
+        """End it with what the provider sent: the state or its hash, and `sealed` or `error`."""
+        return await self.update("complete_authorization", message)
+
     async def update(self, name: str, message: JsonObject | None = None) -> JsonObject:
         """Send an update by name (`test`, `upgrade`, `disconnect`, `reconnect`, `delete` …) and wait for it."""
         async with _failures():
@@ -115,7 +146,7 @@ class Connection:
 
 
 @asynccontextmanager
-async def _failures(*, already_started: bool = True) -> AsyncIterator[None]:
+async def _failures(*, already_started: bool = True, missing: IntegrationError | None = None) -> AsyncIterator[None]:
     try:
         yield
     except (WorkflowFailureError, WorkflowUpdateFailedError) as error:
@@ -130,7 +161,7 @@ async def _failures(*, already_started: bool = True) -> AsyncIterator[None]:
         ) from error
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
-            raise IntegrationError(
+            raise missing or IntegrationError(
                 ErrorCode.INSTANCE_NOT_FOUND, "no workflow owns that instance", path="instanceId"
             ) from error
         raise IntegrationError(ErrorCode.UNAVAILABLE, f"Temporal answered {error.status.name}") from error

@@ -23,29 +23,41 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker, WorkerConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from integration_service.activities.authorizations import AuthorizationActivities
+from integration_service.activities.connection_reader import ConnectionReader
 from integration_service.activities.connections import ConnectionActivities
+from integration_service.activities.exchange import Exchange
 from integration_service.activities.execution.compiled import CompiledDefinitions
 from integration_service.activities.execution.pipeline import MethodPipeline
 from integration_service.activities.methods import MethodActivities
+from integration_service.activities.oauth.provider import Providers
 from integration_service.activities.outbound.egress import EgressPolicy
 from integration_service.activities.outbound.limits import RateLimiter
 from integration_service.activities.outbound.transport import Transport
+from integration_service.activities.renewal import TokenRenewal
+from integration_service.activities.tokens import TokenActivities
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.names import SEARCH_ATTRIBUTES, control_queue
 from integration_service.settings import Settings
 from integration_service.storage.audit import AuditLog
+from integration_service.storage.authorizations import Authorizations
 from integration_service.storage.credentials import Credentials
 from integration_service.storage.database import Database
 from integration_service.storage.definitions import Definitions
 from integration_service.storage.instances import Instances
+from integration_service.storage.oauth_clients import OAuthClients
+from integration_service.storage.refresh_intents import RefreshIntents
 from integration_service.storage.schema_version import check_schema_version
 from integration_service.storage.seal_keys import SealKeys
 from integration_service.storage.vault.keyring import Keyring
+from integration_service.storage.waiters import Waiters
 from integration_service.workflows.connect_instance import ConnectInstance
 from integration_service.workflows.execute_method import ExecuteMethod
+from integration_service.workflows.refresh_oauth import RefreshOAuth
 
 _NAME = "integration-service.IntegrationPlugin"
-_WORKFLOWS = (ConnectInstance, ExecuteMethod)
+_CONTROL_WORKFLOWS = (RefreshOAuth,)
+_WORKFLOWS = (ConnectInstance, ExecuteMethod, *_CONTROL_WORKFLOWS)
 _PASSED_THROUGH = ("integration_service.contracts", "pydantic", "pydantic_core", "annotated_types")
 
 
@@ -58,9 +70,11 @@ class _Parts:
     seal_keys: SealKeys
     methods: MethodActivities
     connections: ConnectionActivities
+    authorizations: AuthorizationActivities
+    tokens: TokenActivities
 
     @classmethod
-    def build(cls, settings: Settings) -> _Parts:
+    def build(cls, settings: Settings, *, task_queue: str) -> _Parts:
         """Connects nothing. Raises IntegrationError when a setting is missing or the keyring cannot be read."""
         database = Database(settings.require("database_url"))
         keyring = Keyring.load(settings.require("keyring"))
@@ -68,6 +82,10 @@ class _Parts:
         instances, definitions = Instances(database), Definitions(database)
         credentials, seal_keys = Credentials(database, keyring), SealKeys(database, keyring)
         compiled = CompiledDefinitions(definitions)
+        waiters, authorizations = Waiters(database), Authorizations(database, keyring)
+        providers = Providers(transport=transport, clients=OAuthClients(database, keyring), definitions=compiled)
+        exchange = Exchange(providers=providers, credentials=credentials)
+        reader = ConnectionReader(definitions=compiled, credentials=credentials)
         pipeline = MethodPipeline(
             instances=instances,
             definitions=compiled,
@@ -75,12 +93,13 @@ class _Parts:
             audit=AuditLog(database),
             transport=transport,
             limiter=RateLimiter(database),
+            renewal=TokenRenewal(instances=instances, control_queue=control_queue(task_queue)),
         )
         return cls(
             database=database,
             transport=transport,
             seal_keys=seal_keys,
-            methods=MethodActivities(pipeline=pipeline, instances=instances, definitions=compiled),
+            methods=MethodActivities(pipeline=pipeline, instances=instances, definitions=compiled, waiters=waiters),
             connections=ConnectionActivities(
                 instances=instances,
                 definitions=definitions,
@@ -88,12 +107,32 @@ class _Parts:
                 credentials=credentials,
                 seal_keys=seal_keys,
                 pipeline=pipeline,
+                reader=reader,
+                waiters=waiters,
+                authorizations=authorizations,
+                exchange=exchange,
+            ),
+            authorizations=AuthorizationActivities(
+                authorizations=authorizations,
+                seal_keys=seal_keys,
+                providers=providers,
+                exchange=exchange,
+                reader=reader,
+                public_url=settings.public_url,
+                return_urls=settings.return_urls,
+            ),
+            tokens=TokenActivities(
+                instances=instances,
+                credentials=credentials,
+                intents=RefreshIntents(database),
+                providers=providers,
+                control_queue=control_queue(task_queue),
             ),
         )
 
     @property
     def method_activities(self) -> list[Callable[..., Any]]:
-        return [self.methods.resolve, self.methods.run_method]
+        return [self.methods.resolve, self.methods.park, self.methods.run_method]
 
     @property
     def control_activities(self) -> list[Callable[..., Any]]:
@@ -107,6 +146,12 @@ class _Parts:
             found.erase_credential,
             found.test,
             found.delete,
+            self.authorizations.begin,
+            self.authorizations.complete,
+            self.authorizations.poll,
+            self.tokens.refresh,
+            self.tokens.start,
+            self.tokens.revoke,
         ]
 
     @asynccontextmanager
@@ -149,7 +194,7 @@ class IntegrationPlugin(SimplePlugin):
         """Builds the parts. Raises IntegrationError when a setting is missing."""
         if self._parts is not None:
             raise ValueError("an IntegrationPlugin serves one worker: make another for another worker")
-        self._parts = _Parts.build(self._settings or Settings.from_environment())
+        self._parts = _Parts.build(self._settings or Settings.from_environment(), task_queue=config["task_queue"])
         self.activities = self._parts.method_activities
         config = super().configure_worker(config)
         config["client"] = _speaking_pydantic(config["client"])
@@ -166,7 +211,10 @@ class IntegrationPlugin(SimplePlugin):
                 worker.client,
                 task_queue=control_queue(worker.task_queue),
                 activities=parts.control_activities,
-                graceful_shutdown_timeout=timedelta(seconds=10),
+                workflows=_CONTROL_WORKFLOWS,
+                workflow_runner=_passing_through(None),
+                # Longer than a token request may last: an answer that is on its way is stored.
+                graceful_shutdown_timeout=timedelta(seconds=25),
             )
             async with control:
                 await super().run_worker(worker, next)

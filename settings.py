@@ -6,13 +6,15 @@ import os
 from collections.abc import Mapping
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.names import TASK_QUEUE
+from integration_service.contracts.oauth_urls import is_return_url
 
 _PREFIX = "INTEGRATIONS_"
+_LISTS = ("egress_allow", "return_urls")
 
 
 def temporal_config(environment: Mapping[str, str] | None = None) -> ClientConnectConfig:
@@ -27,7 +29,8 @@ class Settings(BaseModel):
     """What the service is told from outside; Temporal's own settings come by `temporalio.envconfig`.
 
     `database_url` is a libpq URL and `keyring` a path or an inline key set: both are secrets. `egress_allow` is a
-    comma-separated list of CIDR ranges that outbound calls may reach although they are private.
+    comma-separated list of CIDR ranges that outbound calls may reach although they are private. `return_urls` are the
+    pages that a person may be sent to after an authorization (`allowed_return_url` says how they match).
     """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
@@ -37,7 +40,16 @@ class Settings(BaseModel):
     public_url: str = "http://127.0.0.1:8700"
     task_queue: str = Field(default=TASK_QUEUE, min_length=1)
     egress_allow: tuple[str, ...] = ()
+    return_urls: tuple[str, ...] = ()
     gateway_listen: str = "127.0.0.1:8700"
+
+    @field_validator("return_urls")
+    @classmethod
+    def _plain_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for number, url in enumerate(urls, 1):
+            if not is_return_url(url):
+                raise ValueError(f"entry {number} is not a plain http(s) URL")
+        return urls
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -46,8 +58,9 @@ class Settings(BaseModel):
         given: dict[str, object] = {
             name: source[_PREFIX + name.upper()] for name in cls.model_fields if source.get(_PREFIX + name.upper())
         }
-        if isinstance(allow := given.get("egress_allow"), str):
-            given["egress_allow"] = tuple(part.strip() for part in allow.split(",") if part.strip())
+        for name in _LISTS:
+            if isinstance(text := given.get(name), str):
+                given[name] = tuple(part.strip() for part in text.split(",") if part.strip())
         try:
             return cls.model_validate(given)
         except ValidationError as error:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import contextlib
 
 from temporalio import activity
+from temporalio.service import RPCError
 
 from integration_service.activities import auth
+from integration_service.activities.connection_reader import ConnectionReader
+from integration_service.activities.exchange import Exchange
 from integration_service.activities.execution.attempt import Attempt
 from integration_service.activities.execution.compiled import CompiledDefinitions
 from integration_service.activities.execution.outcome import failure
 from integration_service.activities.execution.pipeline import MethodPipeline, Progress
+from integration_service.activities.failures import typed
 from integration_service.contracts import connections as names
 from integration_service.contracts.calls import MethodCall
 from integration_service.contracts.connections import (
@@ -24,13 +27,15 @@ from integration_service.contracts.connections import (
     WriteConnection,
 )
 from integration_service.contracts.credentials import parse_credential
-from integration_service.contracts.definitions import IntegrationDefinition
-from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError, to_application_error, unexpected
-from integration_service.contracts.instances import ConnectInstanceInput, InstanceError, IntegrationInstance
+from integration_service.contracts.definitions import IntegrationAuthType, IntegrationDefinition
+from integration_service.contracts.errors import ErrorCode, IntegrationError, unexpected
+from integration_service.contracts.instances import ConnectInstanceInput, IntegrationInstanceStatus
+from integration_service.storage.authorizations import Authorizations
 from integration_service.storage.credentials import Credentials
 from integration_service.storage.definitions import Definitions
 from integration_service.storage.instances import Instances
 from integration_service.storage.seal_keys import SealKeys
+from integration_service.storage.waiters import Waiters
 
 
 class ConnectionActivities:
@@ -45,6 +50,10 @@ class ConnectionActivities:
         credentials: Credentials,
         seal_keys: SealKeys,
         pipeline: MethodPipeline,
+        reader: ConnectionReader,
+        waiters: Waiters,
+        authorizations: Authorizations,
+        exchange: Exchange,
     ) -> None:
         self._instances = instances
         self._definitions = definitions
@@ -52,27 +61,31 @@ class ConnectionActivities:
         self._credentials = credentials
         self._seal_keys = seal_keys
         self._pipeline = pipeline
+        self._reader = reader
+        self._waiters = waiters
+        self._authorizations = authorizations
+        self._exchange = exchange
 
     @activity.defn(name=names.OPEN_CONNECTION)
     async def open(self, wanted: ConnectInstanceInput) -> ConnectionState:
         """Insert the instance, or adopt the row that is there: then it keeps its version and config."""
-        async with _typed():
+        async with typed():
             if not await self._instances.exists(wanted.instance_id):
                 definition = await self._definitions.connectable(wanted.scope, wanted.definition, wanted.version)
                 _require_supported(definition)
-                return await self._state(await self._instances.add(wanted, definition))
-            return await self._state(await self._instances.find(wanted.scope, wanted.instance_id))
+                return await self._reader.state(await self._instances.add(wanted, definition))
+            return await self._reader.state(await self._instances.find(wanted.scope, wanted.instance_id))
 
     @activity.defn(name=names.LOAD_CONNECTION)
     async def load(self, ref: ConnectionRef) -> ConnectionState:
         """The row as it stands now."""
-        async with _typed():
-            return await self._state(await self._instances.find(ref.scope, ref.instance_id))
+        async with typed():
+            return await self._reader.state(await self._instances.find(ref.scope, ref.instance_id))
 
     @activity.defn(name=names.WRITE_CONNECTION)
     async def write(self, wanted: WriteConnection) -> ConnectionState:
         """Write the row if nobody did since it was read; VERSION_CONFLICT otherwise."""
-        async with _typed():
+        async with typed():
             written = await self._instances.update(
                 wanted.instance,
                 status=wanted.status,
@@ -80,12 +93,14 @@ class ConnectionActivities:
                 config=wanted.config,
                 definition_id=wanted.definition_id,
             )
-            return await self._state(written)
+            if written.status is IntegrationInstanceStatus.CONNECTED:
+                await self._wake(written.id)
+            return await self._reader.state(written)
 
     @activity.defn(name=names.PIN_VERSION)
     async def pin(self, wanted: PinVersion) -> PinnedVersion:
         """Find the published version that an instance is upgraded to."""
-        async with _typed():
+        async with typed():
             instance = wanted.instance
             definition = await self._definitions.connectable(instance.scope, instance.definition, wanted.version)
             _require_supported(definition)
@@ -94,7 +109,7 @@ class ConnectionActivities:
     @activity.defn(name=names.STORE_CREDENTIAL)
     async def store_credential(self, wanted: StoreCredential) -> ConnectionState:
         """Open the seal, check its shape, encrypt and keep the credential."""
-        async with _typed():
+        async with typed():
             instance = wanted.instance
             payload = parse_credential(await self._seal_keys.open(wanted.sealed, instance.id))
             if payload.type is not instance.auth_type:
@@ -103,15 +118,21 @@ class ConnectionActivities:
                     f"{instance.definition} takes credentials of type {instance.auth_type}",
                     path="sealed.type",
                 )
-            await self._credentials.store(instance_id=instance.id, scope=instance.scope, payload=payload)
-            return await self._state(instance)
+            if payload.type is IntegrationAuthType.OAUTH2 and payload.oauth2 is None:
+                await self._exchange.password(instance, payload)
+            elif payload.type is IntegrationAuthType.OAUTH2:
+                await self._exchange.keep(instance, payload)
+            else:
+                await self._credentials.store(instance_id=instance.id, scope=instance.scope, payload=payload)
+            return await self._reader.state(instance)
 
     @activity.defn(name=names.ERASE_CREDENTIAL)
     async def erase_credential(self, ref: ConnectionRef) -> ConnectionState:
         """Delete the credential."""
-        async with _typed():
+        async with typed():
             await self._credentials.erase(ref.instance_id)
-            return await self._state(await self._instances.find(ref.scope, ref.instance_id))
+            await self._authorizations.erase(ref.instance_id)
+            return await self._reader.state(await self._instances.find(ref.scope, ref.instance_id))
 
     @activity.defn(name=names.TEST_CONNECTION)
     async def test(self, ref: ConnectionRef) -> TestOutcome:
@@ -131,27 +152,21 @@ class ConnectionActivities:
             raise unexpected(error) from None
         return TestOutcome(tested=True)
 
+    async def _wake(self, instance_id: str) -> None:
+        """Tell the calls that wait for this instance. One that is missed looks again by itself."""
+        try:
+            waiting = await self._waiters.take(instance_id)
+        except IntegrationError:
+            return
+        for workflow_id, run_id in waiting:
+            with contextlib.suppress(RPCError):  # it ended meanwhile
+                await activity.client().get_workflow_handle(workflow_id, run_id=run_id).signal("instance_connected")
+
     @activity.defn(name=names.DELETE_INSTANCE)
     async def delete(self, ref: ConnectionRef) -> None:
         """Erase the instance and all that hangs on it; audit rows stay."""
-        async with _typed():
+        async with typed():
             await self._instances.delete(ref.instance_id)
-
-    async def _state(self, instance: IntegrationInstance) -> ConnectionState:
-        compiled = await self._compiled.get(instance.integration_definition_id)
-        credential = await self._credentials.load(instance.id)
-        problem: IntegrationError | None = None
-        try:
-            compiled.config(instance.config)
-        except IntegrationError as error:
-            problem = error
-        rules = {entry["rule"] for entry in problem.details.get("errors", ())} if problem else set()
-        return ConnectionState(
-            instance=instance,
-            generation=credential.generation if credential else 0,
-            config_problem=InstanceError.of(problem) if problem else None,
-            unconfigured=rules == {"required"} and not instance.config,
-        )
 
 
 def _require_supported(definition: IntegrationDefinition) -> None:
@@ -161,14 +176,3 @@ def _require_supported(definition: IntegrationDefinition) -> None:
             f"authType {definition.auth_type} cannot be connected by this version",
             path="definition",
         )
-
-
-@asynccontextmanager
-async def _typed() -> AsyncIterator[None]:
-    """Our errors as Temporal's: an outage is tried again for as long as it lasts, anything else is final."""
-    try:
-        yield
-    except IntegrationError as error:
-        raise to_application_error(error, retry=error.decision is Decision.WAIT) from None
-    except Exception as error:
-        raise unexpected(error) from None

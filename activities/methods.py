@@ -20,18 +20,19 @@ from integration_service.activities.execution.attempt import Attempt
 from integration_service.activities.execution.compiled import CompiledDefinitions
 from integration_service.activities.execution.outcome import failure, is_throttle
 from integration_service.activities.execution.pipeline import MethodPipeline, Progress, require_connected
-from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, ResolvedMethod
+from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, Park, Parked, ResolvedMethod
 from integration_service.contracts.errors import ErrorCode, IntegrationError, to_application_error, unexpected
-from integration_service.contracts.instances import Observed
+from integration_service.contracts.instances import IntegrationInstanceStatus, Observed
 from integration_service.contracts.names import connection_workflow_id
 from integration_service.contracts.wire import parse
 from integration_service.storage.instances import Instances
+from integration_service.storage.waiters import Waiters
 
 _HEARTBEAT_EVERY = timedelta(seconds=3)
 Model = TypeVar("Model", bound=BaseModel)
 
 
-_NOT_YET = {"on_auth_error": "fail", "wait_timeout_ms": None, "large_result": "fail", "page": None}
+_NOT_YET = {"large_result": "fail", "page": None}
 
 
 def _require_supported(call: MethodCall) -> None:
@@ -43,13 +44,25 @@ def _require_supported(call: MethodCall) -> None:
             )
 
 
+_WAITED_OUT = (IntegrationInstanceStatus.AUTH_ERROR, IntegrationInstanceStatus.PENDING_AUTHENTICATION)
+"""What `onAuthError: "wait"` waits out: somebody is to authorise the instance."""
+
+
 class MethodActivities:
     """What runs on the task queue that callers use."""
 
-    def __init__(self, *, pipeline: MethodPipeline, instances: Instances, definitions: CompiledDefinitions) -> None:
+    def __init__(
+        self,
+        *,
+        pipeline: MethodPipeline,
+        instances: Instances,
+        definitions: CompiledDefinitions,
+        waiters: Waiters,
+    ) -> None:
         self._pipeline = pipeline
         self._instances = instances
         self._definitions = definitions
+        self._waiters = waiters
 
     @activity.defn(name="resolve")
     async def resolve(self, call: MethodCall) -> ResolvedMethod:
@@ -64,7 +77,8 @@ class MethodActivities:
             instance = await self._instances.for_call(call.scope, call.instance_id)
             compiled = await self._definitions.get(instance.definition_id)
             method = compiled.method(call.method).method
-            require_connected(instance)
+            if call.on_auth_error != "wait" or instance.status not in _WAITED_OUT:
+                require_connected(instance)
         except IntegrationError as error:
             raise to_application_error(error) from None
         return ResolvedMethod(
@@ -74,6 +88,24 @@ class MethodActivities:
             method=method.name,
             retry=method.effective_retry,
             timeout_ms=method.effective_timeout_ms,
+        )
+
+    @activity.defn(name="park")
+    async def park(self, wanted: Park) -> Parked:
+        """Note that the calling workflow waits for the instance (a local activity); then look how it stands."""
+        info = activity.info()
+        try:
+            await self._waiters.add(
+                instance_id=wanted.instance_id,
+                workflow_id=str(info.workflow_id),
+                run_id=str(info.workflow_run_id),
+            )
+            instance = await self._instances.for_call(wanted.scope, wanted.instance_id)
+        except IntegrationError as error:
+            raise to_application_error(error) from None
+        return Parked(
+            connected=instance.status is IntegrationInstanceStatus.CONNECTED,
+            generation=instance.credential.generation if instance.credential else 0,
         )
 
     @activity.defn(dynamic=True)

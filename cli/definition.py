@@ -10,6 +10,7 @@ import click
 import yaml
 
 from integration_service.activities.execution.compiled import check_definition
+from integration_service.cli.oauth_client import client
 from integration_service.cli.output import print_json, print_object, print_rows
 from integration_service.cli.secrets import read_source
 from integration_service.cli.session import Session, with_session
@@ -20,6 +21,7 @@ from integration_service.contracts.definitions import (
 )
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.names import DEFAULT_SCOPE
+from integration_service.contracts.oauth import OAuthClientRecord
 from integration_service.contracts.wire import JsonObject, parse
 from integration_service.storage.database import Database
 from integration_service.storage.definitions import Definitions, not_found
@@ -33,6 +35,9 @@ scope_option = click.option("--scope", default=DEFAULT_SCOPE, show_default=True)
 @click.group()
 def definition() -> None:
     """What an API is: apply files, publish, list."""
+
+
+definition.add_command(client)
 
 
 @definition.command()
@@ -144,15 +149,20 @@ class _named:  # noqa: N801 - reads as a function where it is used
 
 
 async def _seed_client(session: Session, database: Database, path: Path, file: DefinitionFile) -> None:
-    """The file's client id and secret go into the vault; the stored definition has neither."""
+    """The file's client id and secrets go into the vault; the stored definition has none of them."""
     config = file.oauth2_config
     if config is None or config.client_id is None:
         return
-    client: JsonObject = {"clientId": read_source(config.client_id, beside=path)}
-    if config.client_secret is not None:
-        client["clientSecret"] = read_source(config.client_secret, beside=path)
+    sources = {
+        "clientId": config.client_id,
+        "clientSecret": config.client_secret,
+        "privateKey": config.private_key,
+        "keyId": config.key_id,
+    }
+    given = {key: read_source(source, beside=path) for key, source in sources.items() if source is not None}
+    seeded = parse(OAuthClientRecord, given, at="oauth2Config")
     keyring = Keyring.load(session.settings.require("keyring"))
-    await OAuthClients(database, keyring).store(scope=file.scope, definition=file.name, client=client)
+    await OAuthClients(database, keyring).store(scope=file.scope, definition=file.name, client=seeded)
 
 
 def _row(one: IntegrationDefinition) -> JsonObject:

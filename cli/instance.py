@@ -9,6 +9,7 @@ from typing import Any
 import click
 import httpx2
 
+from integration_service.cli.authorize import authorize
 from integration_service.cli.definition import scope_option
 from integration_service.cli.output import print_object, print_rows
 from integration_service.cli.secrets import read_credential
@@ -93,6 +94,19 @@ async def credentials(session: Session, reference: str, *, file: str | None, sco
     connection = (await session.integrations()).connection(found.id)
     answer = await connection.submit_credentials(seal(key, found.id, plaintext))
     print_object(answer, as_json=session.as_json)
+
+
+instance.add_command(authorize)
+
+
+@instance.command()
+@click.argument("reference", metavar="INSTANCE")
+@scope_option
+@with_session
+async def refresh(session: Session, reference: str, scope: str) -> None:
+    """Get a new access token at once."""
+    found = await _find(session, scope, reference)
+    print_object(await (await session.integrations()).refresh(found.id), as_json=session.as_json)
 
 
 @instance.command()

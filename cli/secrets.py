@@ -81,4 +81,26 @@ def _from_prompt(auth_type: IntegrationAuthType) -> JsonObject:
                 "headerOrParam": click.prompt("Header or query parameter", default="X-API-Key", err=True),
                 "inHeader": click.confirm("Is it a header?", default=True, err=True),
             }
+        case IntegrationAuthType.JWT:
+            return _jwt_from_prompt()
     raise IntegrationError(ErrorCode.VALIDATION_ERROR, "give it as a file", path="--file")
+
+
+def _jwt_from_prompt() -> JsonObject:
+    kind = click.prompt(
+        "Which one do you have?", type=click.Choice(["token", "private-key", "secret"]), default="token", err=True
+    )
+    if kind == "token":
+        asked = {
+            "token": click.prompt("Token", hide_input=True, err=True),
+            "expiresAt": click.prompt("It expires at (RFC 3339; empty: not known)", default="", err=True),
+        }
+        return {name: text for name, text in asked.items() if text}
+    if kind == "private-key":
+        # A PEM has lines, and a terminal's prompt takes one.
+        file = Path(click.prompt("File of the private key", err=True))
+        key = {"privateKey": read_source(FileSecret(file=file.name), beside=file)}
+    else:
+        key = {"secret": click.prompt("Secret", hide_input=True, err=True)}
+    key_id = click.prompt("Key id (empty: none)", default="", err=True)
+    return {**key, "keyId": key_id} if key_id else {**key}

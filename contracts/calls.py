@@ -73,3 +73,17 @@ class Continuation(AnswerModel):
     tries_spent: int = Field(default=0, ge=0)
     reserved: bool = False
     """The wait before this run was for a place in the rate limit, which it now takes."""
+
+
+class Park(AnswerModel):
+    """Local activity `park`: this workflow waits for the instance to be connected."""
+
+    instance_id: Uuid
+    scope: Scope
+
+
+class Parked(AnswerModel):
+    """How the instance stood once the waiter was noted: a connection that came before it is not missed."""
+
+    connected: bool
+    generation: int = Field(ge=0)

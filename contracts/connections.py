@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from integration_service.contracts.credentials import Sealed
 from integration_service.contracts.instances import InstanceError, IntegrationInstance, IntegrationInstanceStatus
 from integration_service.contracts.names import Scope, SemVer, Uuid
-from integration_service.contracts.wire import AnswerModel, JsonObject
+from integration_service.contracts.oauth import Authorize, GrantType, ProviderError, TokenState
+from integration_service.contracts.wire import AnswerModel, JsonObject, WireModel
 
 OPEN_CONNECTION = "OpenConnection"
 LOAD_CONNECTION = "LoadConnection"
@@ -17,6 +20,7 @@ STORE_CREDENTIAL = "StoreCredential"
 ERASE_CREDENTIAL = "EraseCredential"
 TEST_CONNECTION = "TestConnection"
 DELETE_INSTANCE = "DeleteInstance"
+WAKE_WAITERS = "WakeWaiters"
 
 
 class ConnectionState(AnswerModel):
@@ -30,6 +34,11 @@ class ConnectionState(AnswerModel):
     generation: int = Field(ge=0)
     config_problem: InstanceError | None = None
     unconfigured: bool = False
+    grant: GrantType | None = None
+    """How an OAuth definition's tokens are had; None for the other kinds."""
+    token: TokenState | None = None
+    missing_scope: list[str] = Field(default_factory=list)
+    """What was asked for and not granted."""
 
 
 class ConnectionRef(AnswerModel):
@@ -68,6 +77,55 @@ class StoreCredential(AnswerModel):
 
     instance: IntegrationInstance
     sealed: Sealed
+
+
+class BeginAuthorization(AnswerModel):
+    """Asks for an authorization URL, or for a device code."""
+
+    instance: IntegrationInstance
+    wanted: Authorize
+
+
+class CompleteAuthorization(WireModel):
+    """Update `complete_authorization`: what came back with the person. One of `sealed` and `error`, and the state
+    or its hash. Inside the seal: ``{"code", "iss"?, "callback"?: {name: text}}``."""
+
+    state: str | None = Field(default=None, min_length=1, max_length=512, repr=False)
+    state_hash: str | None = Field(default=None, min_length=1, max_length=128)
+    sealed: Sealed | None = None
+    error: ProviderError | None = None
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if (self.state is None) == (self.state_hash is None):
+            raise ValueError("takes either state or stateHash")
+        if (self.sealed is None) == (self.error is None):
+            raise ValueError("takes either sealed or error")
+        return self
+
+
+class ReturnedAuthorization(AnswerModel):
+    """The same, for the activity that spends the code."""
+
+    instance: IntegrationInstance
+    state_hash: str
+    sealed: Sealed | None = None
+    error: ProviderError | None = None
+
+
+class PollDevice(AnswerModel):
+    """One poll of the device flow."""
+
+    instance: IntegrationInstance
+    state_hash: str
+
+
+class StartRefresh(AnswerModel):
+    """Makes sure that `RefreshOAuth` runs and knows the token."""
+
+    instance_id: Uuid
+    scope: Scope
+    token: TokenState
 
 
 class TestOutcome(AnswerModel):

@@ -66,17 +66,40 @@ class OAuth2Credential(WireModel):
     token_type: str = "Bearer"  # noqa: S105 - a token type, no secret
     scope: str | None = None
     raw_response: JsonObject | None = Field(default=None, repr=False)
+    connection: JsonObject | None = Field(default=None, repr=False)
+    """What the answer or the callback told, for ``{connection.x}``. Not in the data model."""
+    account: str | None = Field(default=None, repr=False)
+    """Tells one account from another. Not in the data model."""
 
 
 class JwtCredential(WireModel):
-    """A JSON Web Token (RFC 7519)."""
+    """A JSON Web Token (RFC 7519), or the key that one is minted with: exactly one of `token`, `privateKey`, `secret`.
 
-    token: str = Field(repr=False)
+    `privateKey` is a PEM or a JWK as text, `secret` the text of an HMAC key; `keyId` is the key's ``kid``.
+    """
+
+    token: HeaderText | None = Field(default=None, min_length=1, repr=False)
     expires_at: Timestamp | None = None
+    private_key: str | None = Field(default=None, min_length=1, repr=False)
+    secret: str | None = Field(default=None, min_length=1, repr=False)
+    key_id: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _token_or_key(self) -> Self:
+        if sum(value is not None for value in (self.token, self.private_key, self.secret)) != 1:
+            raise ValueError("exactly one of token, privateKey and secret must be given")
+        if self.token is not None and self.key_id is not None:
+            raise ValueError("keyId belongs to a key, not to a token")
+        if self.token is None and self.expires_at is not None:
+            raise ValueError("expiresAt belongs to a token, not to a key")
+        return self
 
 
 class CredentialPayload(WireModel):
-    """The secret part of an `IntegrationCredential`: its type and the one object of that type."""
+    """The secret part of an `IntegrationCredential`: its type and the one object of that type.
+
+    Type oauth2 may carry `basicAuth` beside its tokens, or alone: grant ``password`` asks for them with it.
+    """
 
     type: IntegrationAuthType
     basic_auth: BasicAuth | None = Field(default=None, repr=False)
@@ -87,8 +110,10 @@ class CredentialPayload(WireModel):
 
     @model_validator(mode="after")
     def _one_object_of_the_type(self) -> Self:
-        given = {key: value for key, value in self._objects().items() if value is not None}
-        if self.type.value not in given or len(given) != 1:
+        given = {key for key, value in self._objects().items() if value is not None}
+        if self.type is IntegrationAuthType.OAUTH2 and self.basic_auth is not None:
+            given = given - {"basic"} | {"oauth2"}
+        if given != {self.type.value}:
             raise ValueError(f"type {self.type.value} takes exactly the object {OBJECT_KEYS.get(self.type)}")
         return self
 

@@ -6,8 +6,9 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from integration_service.contracts.authentication import CustomAuth, HeaderName, JwtConfig
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.names import DEFAULT_SCOPE, DefinitionName, MethodName, Scope, SemVer, Uuid
 from integration_service.contracts.oauth import (
@@ -25,7 +26,6 @@ IntegrationType = Literal["http", "graphql", "soap"]
 DEFAULT_TIMEOUT_MS = 30_000
 MAX_TIMEOUT_MS = 3_600_000
 
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")]
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 """One ``{name}`` in a path, header or base URL."""
 
@@ -260,6 +260,8 @@ class DefinitionFile(WireModel):
     methods: list[IntegrationMethod]
     config_schema: JsonSchema
     oauth2_config: OAuth2Config | None = Field(default=None, alias="oauth2Config")
+    jwt_config: JwtConfig | None = None
+    custom_auth: CustomAuth | None = None
     default_config: JsonObject | None = None
     connection_test: MethodName | None = None
     error_message: str | None = None

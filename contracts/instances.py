@@ -11,6 +11,7 @@ from integration_service.contracts.credentials import Sealed
 from integration_service.contracts.definitions import IntegrationAuthType
 from integration_service.contracts.errors import IntegrationError
 from integration_service.contracts.names import DEFAULT_SCOPE, DefinitionName, InstanceName, Scope, SemVer, Uuid
+from integration_service.contracts.oauth import TokenState
 from integration_service.contracts.wire import AnswerModel, JsonObject, Timestamp, WireModel
 
 
@@ -100,8 +101,14 @@ class Nothing(WireModel):
     """Updates `test`, `reconnect` and `delete` take an empty object."""
 
 
+REFRESHED = "REFRESHED"
+
+
 class Observed(WireModel):
-    """Signal `observed`: what a call met while using the credential of that generation."""
+    """Signal `observed`: what a call or a refresh met while using the credential of that generation."""
 
     generation: int = Field(ge=0)
     code: str
+    cause: str | None = None
+    token: TokenState | None = None
+    """What a refresh brought (`REFRESHED`)."""

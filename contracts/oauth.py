@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
@@ -27,6 +29,11 @@ REVOKE_TOKENS = "RevokeTokens"
 
 JsonPath = Annotated[str, StringConstraints(pattern=r"^[^.\s]+(\.[^.\s]+)*$", max_length=255)]
 """Keys joined by dots, such as ``authed_user.access_token``; a number picks from an array."""
+
+
+def state_hash(state: str) -> str:
+    """How a state is kept, and named in messages: SHA-256, base64url without padding."""
+    return base64.urlsafe_b64encode(hashlib.sha256(state.encode(errors="surrogatepass")).digest()).rstrip(b"=").decode()
 
 
 class _Sparse(WireModel):
@@ -134,6 +141,8 @@ class TokenState(AnswerModel):
     granted_scope: str | None = None
     renewable: bool = True
     """Whether there is something to refresh with."""
+    next_refresh_at: Timestamp | None = None
+    """When `RefreshOAuth` means to refresh it; told by that workflow only."""
 
 
 class RefreshInput(WireModel):
@@ -170,6 +179,25 @@ class CredentialChanged(WireModel):
     """Signal `credential_changed` to `RefreshOAuth`: what the vault holds now."""
 
     token: TokenState
+
+
+class RefreshFailure(AnswerModel):
+    """Why the token could not be refreshed; `final` where only a new authorization helps."""
+
+    code: str
+    message: str
+    cause: str | None = None
+    final: bool = False
+
+
+class RefreshState(AnswerModel):
+    """What one run of `RefreshOAuth` hands to the next."""
+
+    token: TokenState
+    due: Timestamp | None = None
+    failure: RefreshFailure | None = None
+    failures: int = Field(default=0, ge=0)
+    not_before: Timestamp | None = None
 
 
 class Authorize(WireModel):

@@ -28,10 +28,13 @@ from integration_service.contracts.credentials import SealKey
 from integration_service.contracts.definitions import DefinitionFile
 from integration_service.contracts.errors import IntegrationError
 from integration_service.contracts.instances import ConnectInstanceInput
-from integration_service.contracts.names import connection_workflow_id
+from integration_service.contracts.names import DEFAULT_SCOPE, connection_workflow_id, refresh_workflow_id
+from integration_service.contracts.oauth import OAuthClientRecord
 from integration_service.contracts.wire import JsonObject, parse
-from integration_service.devstack import kinto
+from integration_service.devstack import identity, kinto
+from integration_service.devstack.browser import Person
 from integration_service.devstack.data_dir import DataDir
+from integration_service.devstack.identity import Application, User
 from integration_service.devstack.options import StackOptions
 from integration_service.devstack.ports import HOST, claim_ports
 from integration_service.devstack.stack import Stack
@@ -40,10 +43,27 @@ from integration_service.devstack.waiting import answers_http, until
 from integration_service.plugin import IntegrationClientPlugin
 from integration_service.storage.database import Database
 from integration_service.storage.definitions import Definitions
+from integration_service.storage.oauth_clients import OAuthClients
+from integration_service.storage.vault.keyring import Keyring
 from integration_service.storage.vault.seal import seal
 
 _CATALOG = Path(__file__).resolve().parent.parent / "catalog"
-_KINTO_WITHIN = timedelta(seconds=30)
+_SERVERS_WITHIN = timedelta(seconds=30)
+_REFRESHED_WITHIN = timedelta(seconds=40)
+_TOKEN_LIVES_S = 10
+"""So short that its refresh is seen while the demo runs."""
+_CLIENT_ID = "demo"
+_PERSON = "ada"
+
+
+@dataclass(frozen=True)
+class _Servers:
+    """The demo's upstreams, and what it knows at the provider."""
+
+    kinto: str
+    identity: str
+    client_secret: str = field(repr=False)
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -70,9 +90,9 @@ async def run_demo(
     stack = Stack(StackOptions(folder, 0, 0, 0, 0), on_progress=lambda text: told.print(f"  {text}", style="dim"))
     try:
         told.print("[bold]Starting Postgres, Temporal, a worker and a gateway[/]")
-        async with stack, _kinto_server(folder) as upstream:
+        async with stack, _servers(folder) as servers:
             demo = _Demo(stack=stack, told=told)
-            await demo.run(kinto_url=upstream)
+            await demo.run(servers)
             _print(demo.steps, stack, as_json=as_json)
             is_done.set()
             if not keep:
@@ -92,15 +112,16 @@ class _Demo:
     told: Console
     steps: list[Step] = field(default_factory=list)
 
-    async def run(self, *, kinto_url: str) -> None:
+    async def run(self, servers: _Servers) -> None:
         client = await Client.connect(self.stack.ready.temporal, plugins=[IntegrationClientPlugin()])
-        self._integrations = Integrations(client)
-        await self._publish("temporal.yaml", "kinto.yaml")
+        self._client, self._integrations = client, Integrations(client)
+        await self._publish("temporal.yaml", "kinto.yaml", "identity.yaml")
         await self._without_credential()
-        await self._with_credential(kinto_url)
+        await self._with_credential(servers.kinto)
+        await self._with_oauth(servers)
 
     async def _publish(self, *files: str) -> None:
-        self.told.print("[bold]Publishing two definitions[/]")
+        self.told.print("[bold]Publishing three definitions[/]")
         async with Database(self.stack.ready.database) as database:
             for name in files:
                 file = parse(DefinitionFile, yaml.safe_load((_CATALOG / name).read_text()))
@@ -133,6 +154,47 @@ class _Demo:
             await self._call(instance, "create_record", {"bucket": "demo"})
         except IntegrationError as error:
             self._note("kinto.create_record with a param missing", str(error))
+
+    async def _with_oauth(self, servers: _Servers) -> None:
+        self.told.print("[bold]An API with OAuth: an OpenID provider, django-oauth-toolkit[/]")
+        record = OAuthClientRecord(client_id=_CLIENT_ID, client_secret=servers.client_secret)
+        keyring = Keyring.load(self.stack.environment["INTEGRATIONS_KEYRING"])
+        async with Database(self.stack.ready.database) as database:
+            clients = OAuthClients(database, keyring)
+            await clients.store(scope=DEFAULT_SCOPE, definition="identity", client=record)
+        instance = await self._connect("identity", "Ada's account", {"url": servers.identity})
+        connection = self._integrations.connection(instance["id"])
+        begun = await connection.authorize()
+        async with Person(_PERSON, servers.password) as person:
+            page = await person.connect(begun["authorizationUrl"])
+        status = await connection.status()
+        self._note(
+            f"a person logs in and consents; the callback answers {page.status_code}",
+            f"{status['status']}, token expires at {status['expiresAt']}",
+            connection_workflow_id(instance["id"]),
+        )
+        result = await self._call(instance, "whoami", {})
+        self._last(f"the token is one of {result['user']}")
+        refresher = refresh_workflow_id(instance["id"])
+        renewed = await self._await_refresh(instance["id"])
+        self._note("the token is refreshed by its workflow, unasked", f"generation {renewed}", refresher)
+        result = await self._call(instance, "whoami", {})
+        self._last(f"with the new token, one of {result['user']}")
+
+    async def _await_refresh(self, instance_id: str) -> int:
+        """The token lives for seconds: its workflow refreshes it by its timer, soon."""
+        handle = self._client.get_workflow_handle(refresh_workflow_id(instance_id))
+        generation = 1
+
+        async def is_refreshed() -> bool:
+            nonlocal generation
+            found: JsonObject = await handle.query("status", result_type=dict)
+            generation = int(found["token"]["generation"])
+            return generation > 1
+
+        async with asyncio.timeout(_REFRESHED_WITHIN.total_seconds()):
+            await until(is_refreshed)
+        return generation
 
     async def _connect(self, definition: str, name: str, config: JsonObject) -> JsonObject:
         wanted = ConnectInstanceInput(instance_id=str(uuid.uuid4()), definition=definition, name=name, config=config)
@@ -169,16 +231,39 @@ class _Demo:
 
 
 @asynccontextmanager
-async def _kinto_server(folder: Path) -> AsyncIterator[str]:
-    port = claim_ports({"Kinto": 0})["Kinto"]
+async def _servers(folder: Path) -> AsyncIterator[_Servers]:
+    """Kinto and the identity provider, side by side."""
+    ports = claim_ports({"Kinto": 0, "identity": 0})
     data_dir = DataDir(folder)
     supervisor = Supervisor(data_dir)
+    servers = _Servers(
+        kinto=f"http://{HOST}:{ports['Kinto']}",
+        identity=identity.url(ports["identity"]),
+        client_secret=secrets.token_urlsafe(24),
+        password=secrets.token_urlsafe(18),
+    )
+    application = Application(
+        client_id=_CLIENT_ID,
+        client_secret=servers.client_secret,
+        redirect_uris=(f"http://{HOST}/oauth/callback",),
+    )
     async with AsyncExitStack() as cleanup:
-        cleanup.push_async_callback(supervisor.stop, kinto.NAME)
-        await supervisor.start(kinto.server(data_dir.path, port, secret=secrets.token_hex(16)))
-        ready = until(lambda: answers_http(port, "/v1/__heartbeat__"))
-        await supervisor.while_alive(ready, within=_KINTO_WITHIN)
-        yield f"http://{HOST}:{port}"
+        cleanup.push_async_callback(supervisor.stop, kinto.NAME, identity.NAME)
+        await supervisor.start(
+            kinto.server(data_dir.path, ports["Kinto"], secret=secrets.token_hex(16)),
+            identity.server(
+                data_dir.path,
+                ports["identity"],
+                secret=secrets.token_hex(16),
+                applications=(application,),
+                users=(User(username=_PERSON, password=servers.password),),
+                access_seconds=_TOKEN_LIVES_S,
+            ),
+        )
+        answering = until(lambda: answers_http(ports["Kinto"], "/v1/__heartbeat__"))
+        await supervisor.while_alive(answering, within=_SERVERS_WITHIN)
+        await supervisor.while_alive(identity.ready(ports["identity"]), within=_SERVERS_WITHIN)
+        yield servers
 
 
 def _temporary_folder() -> Path:

@@ -7,21 +7,32 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from temporalio.envconfig import ClientConnectConfig
 
 from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError
-from integration_service.settings import Settings
+from integration_service.gateway.callback import Callback
+from integration_service.gateway.connections import Connections
+from integration_service.settings import Settings, temporal_config
 from integration_service.storage.database import Database
 from integration_service.storage.seal_keys import current_seal_key
 
+_EVERY_METHOD = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 
-def build_app(settings: Settings) -> Starlette:
-    """The gateway over one database. It holds no keyring: it can tell the seal key and open nothing."""
+
+def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None) -> Starlette:
+    """The gateway over one database. It holds no keyring: it can tell the seal key and open nothing.
+
+    `temporal` says how to reach Temporal, by default what the environment says.
+    """
     database = Database(settings.require("database_url"), max_connections=5)
+    connections = Connections(temporal or temporal_config())
+    oauth = Callback(database, connections, return_urls=settings.return_urls)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await connections.open()
         async with database:
             yield
 
@@ -36,8 +47,16 @@ def build_app(settings: Settings) -> Starlette:
             raise IntegrationError(ErrorCode.UNAVAILABLE, "no worker has made a seal key yet")
         return JSONResponse(key.to_wire(), headers={"Cache-Control": "no-store"})
 
+    async def callback(request: Request) -> Response:
+        return await oauth(request)
+
     return Starlette(
-        routes=[Route("/healthz", healthz), Route("/v1/seal-key", seal_key)],
+        routes=[
+            Route("/healthz", healthz),
+            Route("/v1/seal-key", seal_key),
+            # The endpoint itself refuses what is not GET, with a page of its own.
+            Route("/oauth/callback", callback, methods=_EVERY_METHOD),
+        ],
         lifespan=lifespan,
         exception_handlers={IntegrationError: _failed},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from integration_service.contracts.credentials import (
@@ -26,20 +27,58 @@ CREDENTIAL_COLUMNS = (
     "generation",
     "created_at",
     "updated_at",
+    "expires_at",
+    "granted_scope",
+    "renewable",
     *ENVELOPE_COLUMNS,
 )
-_VALUES = ", ".join(f"%({name})s" for name in ENVELOPE_COLUMNS)
+_WRITTEN = ("type", "schema_version", "generation", "expires_at", "granted_scope", "renewable", *ENVELOPE_COLUMNS)
+# Both are the compare of a compare-and-set: no row where there was none, or the row that was there, unchanged.
+_INSERT = f"""
+INSERT INTO vault.credentials (id, instance_id, scope, {", ".join(_WRITTEN)})
+SELECT %(id)s, id, %(scope)s, {", ".join(f"%({name})s" for name in _WRITTEN)}
+  FROM integrations.instances
+ WHERE id = %(instance_id)s AND erased_generation = %(generation)s - 1 FOR SHARE
+ON CONFLICT (instance_id) DO NOTHING
+RETURNING generation
+"""
+_UPDATE = f"""
+UPDATE vault.credentials
+   SET {", ".join(f"{name} = %({name})s" for name in _WRITTEN)}, updated_at = now(), quarantined_at = NULL
+ WHERE instance_id = %(instance_id)s AND id = %(id)s AND generation = %(generation)s - 1
+RETURNING generation
+"""
 
 
 @dataclass(frozen=True)
 class StoredCredential:
-    """A credential row, still encrypted."""
+    """A credential row, still encrypted. What stands in clear beside the secret is not bound to it."""
 
     row: dict[str, Any]
 
     @property
     def generation(self) -> int:
         return int(self.row["generation"])
+
+    @property
+    def expires_at(self) -> datetime | None:
+        expires_at: datetime | None = self.row["expires_at"]
+        return expires_at
+
+    @property
+    def granted_scope(self) -> str | None:
+        granted: str | None = self.row["granted_scope"]
+        return granted
+
+    @property
+    def renewable(self) -> bool:
+        """Whether there is something to refresh with."""
+        return bool(self.row["renewable"])
+
+    @property
+    def obtained_at(self) -> datetime:
+        obtained_at: datetime = self.row["updated_at"]
+        return obtained_at
 
     @property
     def context(self) -> Context:
@@ -55,41 +94,45 @@ class Credentials:
         self._database = database
         self._provider = provider
 
-    async def store(self, *, instance_id: str, scope: str, payload: CredentialPayload) -> int:
+    async def store(
+        self,
+        *,
+        instance_id: str,
+        scope: str,
+        payload: CredentialPayload,
+        expected: int | None = None,
+        renewable: bool = False,
+    ) -> int:
         """Encrypt and keep a credential in place of the one before; returns its generation.
 
         The generation is part of what the secret is bound to, so it is read first and the write is a
-        compare-and-set on it. Raises IntegrationError VERSION_CONFLICT when another writer came between.
+        compare-and-set on it. `expected` is the generation that must still be the current one, 0 for none. The
+        write ends the token request that was under way. Raises IntegrationError VERSION_CONFLICT with both
+        generations when another writer came between, or INSTANCE_NOT_FOUND.
         """
-        before = await self._database.one(
-            "SELECT id, generation FROM vault.credentials WHERE instance_id = %(instance_id)s",
-            {"instance_id": instance_id},
-        )
+        before = await self._standing(instance_id)
+        current = before["generation"] or 0
+        if expected is not None and expected != current:
+            raise _conflict(expected, current)
         row: dict[str, Any] = {
-            "id": str(before["id"]) if before else str(uuid.uuid4()),
+            "id": str(before["id"] or uuid.uuid4()),
             "instance_id": instance_id,
             "scope": scope,
             "type": payload.type.value,
             "schema_version": _SCHEMA_VERSION,
-            "generation": before["generation"] + 1 if before else 1,
+            "generation": (current or before["erased_generation"]) + 1,
         }
         plaintext = json.dumps(payload.to_wire()).encode()
         envelope = await encrypt(self._provider, plaintext, StoredCredential(row).context)
         written = await self._database.one(
-            f"""INSERT INTO vault.credentials
-                       (id, instance_id, scope, type, schema_version, generation, {", ".join(ENVELOPE_COLUMNS)})
-                VALUES (%(id)s, %(instance_id)s, %(scope)s, %(type)s, %(schema_version)s, %(generation)s, {_VALUES})
-                ON CONFLICT (instance_id) DO UPDATE
-                   SET type = excluded.type, schema_version = excluded.schema_version,
-                       generation = excluded.generation, updated_at = now(), quarantined_at = NULL,
-                       {", ".join(f"{name} = excluded.{name}" for name in ENVELOPE_COLUMNS)}
-                 WHERE vault.credentials.generation = excluded.generation - 1
-                   AND vault.credentials.id = excluded.id
-                RETURNING generation""",
-            {**row, **envelope.to_row()},
+            f"""WITH written AS ({_UPDATE if current else _INSERT}),
+                     ended AS (DELETE FROM integrations.refresh_intents
+                                WHERE instance_id = %(instance_id)s AND EXISTS (SELECT FROM written))
+                SELECT generation FROM written""",
+            {**row, **_in_clear(payload), "renewable": renewable, **envelope.to_row()},
         )
         if written is None:
-            raise IntegrationError(ErrorCode.VERSION_CONFLICT, "another writer stored a credential at the same time")
+            raise _conflict(current, (await self._standing(instance_id))["generation"] or 0)
         return int(written["generation"])
 
     async def open(self, stored: StoredCredential) -> IntegrationCredential:
@@ -121,8 +164,27 @@ class Credentials:
         return StoredCredential(dict(row)) if row else None
 
     async def erase(self, instance_id: str) -> None:
-        """Delete an instance's credential."""
-        await self._database.one("DELETE FROM vault.credentials WHERE instance_id = %(id)s", {"id": instance_id})
+        """Delete an instance's credential. The next one's generation counts on from it."""
+        async with self._database.transaction() as connection:
+            # The instance first, as `store` does.
+            for statement in (
+                "SELECT 1 FROM integrations.instances WHERE id = %s FOR NO KEY UPDATE",
+                """WITH gone AS (DELETE FROM vault.credentials WHERE instance_id = %s RETURNING instance_id, generation)
+                   UPDATE integrations.instances SET erased_generation = gone.generation
+                     FROM gone WHERE id = gone.instance_id""",
+            ):
+                await connection.execute(statement.encode(), (instance_id,))
+
+    async def _standing(self, instance_id: str) -> dict[str, Any]:
+        row = await self._database.one(
+            """SELECT i.erased_generation, c.id, c.generation
+                 FROM integrations.instances i LEFT JOIN vault.credentials c ON c.instance_id = i.id
+                WHERE i.id = %(instance_id)s""",
+            {"instance_id": instance_id},
+        )
+        if row is None:
+            raise IntegrationError(ErrorCode.INSTANCE_NOT_FOUND, f"no instance {instance_id}", path="instanceId")
+        return dict(row)
 
     async def _quarantine(self, credential_id: str) -> None:
         # Marked for the operator and kept as evidence; it is never taken for a reason to re-authorise.
@@ -131,3 +193,21 @@ class Credentials:
                 WHERE id = %(id)s AND quarantined_at IS NULL""",
             {"id": credential_id},
         )
+
+
+def _in_clear(payload: CredentialPayload) -> dict[str, Any]:
+    granted = payload.oauth2.scope if payload.oauth2 else None
+    token = payload.oauth2 or payload.jwt
+    return {
+        "expires_at": token.expires_at if token else None,
+        # A column cannot hold NUL, and no token is lost for that.
+        "granted_scope": granted.replace("\x00", "") if granted is not None else None,
+    }
+
+
+def _conflict(expected: int, current: int) -> IntegrationError:
+    return IntegrationError(
+        ErrorCode.VERSION_CONFLICT,
+        f"the credential is at generation {current}, this write was made from {expected}",
+        details={"expected": expected, "current": current},
+    )

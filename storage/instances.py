@@ -45,6 +45,8 @@ class InstanceForCall:
     status: IntegrationInstanceStatus
     error: InstanceError | None
     credential: StoredCredential | None
+    refresh_sends: int
+    """How many token requests left to replace the credential's current generation."""
 
 
 class Instances:
@@ -122,8 +124,12 @@ class Instances:
     async def for_call(self, scope: str, reference: str) -> InstanceForCall:
         """What a call needs, credential still encrypted. Raises IntegrationError INSTANCE_NOT_FOUND."""
         row = await self._database.one(
-            f"""SELECT i.id, i.scope, i.name, i.definition_id, i.config, i.status, i.error, {_CREDENTIAL}
-                  FROM integrations.instances i LEFT JOIN vault.credentials c ON c.instance_id = i.id
+            f"""SELECT i.id, i.scope, i.name, i.definition_id, i.config, i.status, i.error, {_CREDENTIAL},
+                       coalesce(r.sends, 0) AS refresh_sends
+                  FROM integrations.instances i
+                  LEFT JOIN vault.credentials c ON c.instance_id = i.id
+                  LEFT JOIN integrations.refresh_intents r
+                         ON r.instance_id = i.id AND r.generation = c.generation
                  WHERE i.scope = %(scope)s AND i.{_key(reference)} = %(reference)s""",
             {"scope": scope, "reference": reference},
         )
@@ -139,6 +145,7 @@ class Instances:
             status=IntegrationInstanceStatus(row["status"]),
             error=InstanceError.model_validate(row["error"]) if row["error"] else None,
             credential=StoredCredential(credential) if credential["id"] is not None else None,
+            refresh_sends=row["refresh_sends"],
         )
 
     async def update(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+import contextlib
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
@@ -12,7 +14,7 @@ from temporalio.exceptions import TimeoutError as ActivityTimeout
 from integration_service.workflows.inputs import NOTHING, read_input
 
 with workflow.unsafe.imports_passed_through():
-    from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, ResolvedMethod
+    from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, Park, Parked, ResolvedMethod
     from integration_service.contracts.errors import (
         Decision,
         ErrorCode,
@@ -29,13 +31,15 @@ with workflow.unsafe.imports_passed_through():
         execution_key,
     )
     from integration_service.contracts.retry import RetryConfig
-    from integration_service.contracts.wire import parse
+    from integration_service.contracts.wire import format_time, parse
 
 _RESOLVE_TIMEOUT = timedelta(seconds=20)
 _AFTER_THE_SEND = timedelta(seconds=15)
 _HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 _MAX_LOST_WORKERS = 5
 _PATIENT_WAITS = 3
+_FIRST_POLL = timedelta(seconds=1)
+_LAST_POLL = timedelta(minutes=5)
 _OUTAGE = RetryConfig(max_retries=0, backoff_multiplier=2, initial_delay_ms=500, max_delay_ms=30_000)
 """How waits grow where nobody says how long: after an outage, or a 429 that names no time."""
 
@@ -44,6 +48,14 @@ _OUTAGE = RetryConfig(max_retries=0, backoff_multiplier=2, initial_delay_ms=500,
 class ExecuteMethod:
     """Input `MethodCall`, output `MethodResult`; fails with ApplicationErrors whose type is the error code."""
 
+    def __init__(self) -> None:
+        self._connected = 0
+        self._parks = 0
+
+    @workflow.signal(description="The instance that this call waits for is connected.")
+    def instance_connected(self) -> None:
+        self._connected += 1
+
     @workflow.run
     async def run(self, call: RawValue = NOTHING) -> MethodResult:
         """`call` is read here and not by the converter: bad input fails the workflow, it does not hang it."""
@@ -51,7 +63,7 @@ class ExecuteMethod:
             self._call = parse(MethodCall, read_input(call))
             self._deadline = workflow.now() + timedelta(milliseconds=self._call.deadline_ms)
             resolved = await self._resolve()
-            return await self._execute(resolved)
+            return await self._execute_or_park(resolved)
         except IntegrationError as error:
             raise to_application_error(error) from error.__cause__
 
@@ -85,6 +97,60 @@ class ExecuteMethod:
                 ]
             )
             return resolved
+
+    async def _execute_or_park(self, resolved: ResolvedMethod) -> MethodResult:
+        """With `onAuthError: "wait"` a refused credential is waited out, and the call goes on under the same key."""
+        patience = self._call.wait_timeout_ms
+        until = self._deadline
+        if patience is not None:
+            until = min(until, workflow.now() + timedelta(milliseconds=patience))
+        while True:
+            connected = self._connected
+            try:
+                return await self._execute(resolved)
+            except IntegrationError as error:
+                if self._call.on_auth_error != "wait" or not _asks_for_authorization(error):
+                    raise
+                await self._park(resolved, error, connected=connected, until=until)
+
+    async def _park(
+        self, resolved: ResolvedMethod, error: IntegrationError, *, connected: int, until: datetime
+    ) -> None:
+        """Wait until somebody has authorised the instance. Raises `error` when nobody has by `until`."""
+        workflow.set_current_details(
+            f"**Waits** for the instance to be authorised again, until {format_time(until)}: {error.message}."
+        )
+        while self._connected == connected:
+            self._parks += 1
+            parked = await self._note_waiter(resolved)
+            # Signals are the way; these looks are for one that was lost. A connection that stands, although the call
+            # was just refused, is one whose owner does not know yet, or whose test knows better: not asked in a rush.
+            poll = min(_FIRST_POLL * 2 ** min(self._parks, 10), _LAST_POLL)
+            wait = min(poll, until - workflow.now())
+            if wait <= timedelta(0):
+                raise error
+            with contextlib.suppress(asyncio.TimeoutError):
+                await workflow.wait_condition(
+                    lambda: self._connected != connected, timeout=wait, timeout_summary="looks how the instance stands"
+                )
+            if parked is not None and parked.connected:
+                break
+        workflow.set_current_details("")
+
+    async def _note_waiter(self, resolved: ResolvedMethod) -> Parked | None:
+        try:
+            parked: Parked = await workflow.execute_local_activity(
+                "park",
+                Park(instance_id=resolved.instance_id, scope=self._call.scope),
+                result_type=Parked,
+                start_to_close_timeout=_RESOLVE_TIMEOUT,
+                retry_policy=RetryPolicy(maximum_attempts=1),
+            )
+        except ActivityError as failure:
+            if is_cancelled_exception(failure):
+                raise
+            return None
+        return parked
 
     async def _execute(self, resolved: ResolvedMethod) -> MethodResult:
         name = activity_type(resolved.definition, resolved.method)
@@ -128,6 +194,12 @@ class ExecuteMethod:
         if error.decision is not Decision.WAIT or workflow.now() + delay >= self._deadline:
             raise error
         await workflow.sleep(delay, summary=f"{error.code}: waits, spends no retry")
+
+
+def _asks_for_authorization(error: IntegrationError) -> bool:
+    if error.code == ErrorCode.INSTANCE_NOT_CONNECTED:
+        return error.details.get("status") == "PENDING_AUTHENTICATION"
+    return error.decision is Decision.REAUTHORISE
 
 
 def _policy(retry: RetryConfig, *, tries: int) -> RetryPolicy:

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
 from integration_service.activities.templates import Template, scalar_text
+from integration_service.activities.url_template import UrlTemplate, path_segment
 from integration_service.contracts.definitions import HttpRequest
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.wire import JsonObject
@@ -28,8 +29,6 @@ _CONTENT_TYPES = {
     "text": "text/plain; charset=utf-8",
     "xml": "application/xml; charset=utf-8",
 }
-_WRITTEN_ORIGIN = re.compile(r"(https?://[^/]+)(/.*)?", re.IGNORECASE)
-_HOST_PART = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?")
 MAX_DEPTH = 100
 """How deep an answer may nest: what reads it later, in any language, has limits of its own."""
 _HUGE_EXPONENT = re.compile(rb"[eE]\+?[0-9]{3}")
@@ -44,19 +43,12 @@ class HttpAdapter:
     def __init__(self, base_url: str, request: HttpRequest, *, at: str) -> None:
         """Raises IntegrationError VALIDATION_ERROR with the path of what is wrong in the definition."""
         self._request = request
-        # Where the definition writes the host out, a config value fills its hole and can do no more: it must not
-        # choose who gets the credential. `{config.url}` as a whole is the definition's own choice to let it.
-        written = _WRITTEN_ORIGIN.fullmatch(base_url)
-        origin, below = (written[1], written[2] or "") if written else (base_url, "")
-        self._origin, self._below = Template(origin, at="baseUrl"), Template(below, at="baseUrl")
-        self._fill_origin = _host if written else _as_it_is
+        self._base = UrlTemplate(base_url, at="baseUrl")
         self._path = Template(request.path, at=f"{at}.path")
         self._headers = [
             (name, Template(text, at=f"{at}.headers.{name}")) for name, text in (request.headers or {}).items()
         ]
-        if self._origin.params or self._below.params:
-            raise _wrong("baseUrl", "may name only {config.…} and {connection.…}")
-        if not self._origin.names + self._below.names:
+        if not self._base.names:
             _check_base(base_url)
         self._encoding = request.encoding or "json"
         if self._encoding not in _CONTENT_TYPES:
@@ -71,9 +63,9 @@ class HttpAdapter:
         Raises IntegrationError VALIDATION_ERROR or CONFIG_ERROR for a value that cannot stand in its place.
         """
         values = {"params": params, "config": config, "connection": connection}
-        base = (self._origin.render(values, self._fill_origin) + self._below.render(values, _segment)).rstrip("/")
+        base = self._base.render(config=config, connection=connection).rstrip("/")
         _check_base(base)
-        url = base + self._path.render(values, _segment)
+        url = base + self._path.render(values, path_segment)
         headers = [(name, _header(name, template.render(values))) for name, template in self._headers]
         query, body = self._place(params)
         if query:
@@ -147,27 +139,6 @@ def _check_base(url: str) -> None:
         sound = False
     if not sound or parts.username is not None or re.search(r"[\s\\?#]", url):
         raise _wrong("baseUrl", "must be an http or https URL without user, query or fragment")
-
-
-def _segment(name: str, text: str) -> str:
-    if name.startswith(("config.", "connection.")):
-        if {".", ".."} & set(text.split("/")):
-            raise IntegrationError(ErrorCode.CONFIG_ERROR, "cannot stand in a path: it has dot segments", path=name)
-        return quote(text, safe="/")
-    # An empty or dotted segment would name another resource than the definition's author meant.
-    if text in ("", ".", ".."):
-        raise _wrong(f"params.{name}", "cannot stand in a path: it is empty or made of dots")
-    return quote(text, safe="")
-
-
-def _as_it_is(_: str, text: str) -> str:
-    return text
-
-
-def _host(name: str, text: str) -> str:
-    if not _HOST_PART.fullmatch(text):
-        raise IntegrationError(ErrorCode.CONFIG_ERROR, "cannot stand in a host name", path=name)
-    return text
 
 
 def _header(name: str, text: str) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import quote
 
+from integration_service.activities.auth.context import AuthContext
 from integration_service.activities.outbound.messages import OutboundRequest
 from integration_service.contracts.credentials import ApiKey, CredentialPayload
 
 
-def apply(request: OutboundRequest, credential: CredentialPayload) -> OutboundRequest:
+def apply(request: OutboundRequest, credential: CredentialPayload, _: AuthContext) -> OutboundRequest:
     """Adds the header or the query parameter; one that the request already has gives way."""
     key = _key(credential)
     if key.in_header:

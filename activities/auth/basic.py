@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 
+from integration_service.activities.auth.context import AuthContext
 from integration_service.activities.outbound.messages import OutboundRequest
 from integration_service.contracts.credentials import BasicAuth, CredentialPayload
 
 
-def apply(request: OutboundRequest, credential: CredentialPayload) -> OutboundRequest:
+def apply(request: OutboundRequest, credential: CredentialPayload, _: AuthContext) -> OutboundRequest:
     """Adds `Authorization: Basic`."""
     return request.with_secret_header("Authorization", f"Basic {_token(credential)}")
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from integration_service.activities.auth import authenticate, secret_texts
 from integration_service.activities.execution.attempt import Attempt
 from integration_service.activities.execution.compiled import CompiledDefinition, CompiledDefinitions, CompiledMethod
+from integration_service.activities.execution.expiry import has_expired, is_refused_as_expired
 from integration_service.activities.execution.redaction import redact
 from integration_service.activities.outbound.limits import RateLimiter
 from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
 from integration_service.activities.outbound.retry_after import requested_delay
 from integration_service.activities.outbound.transport import SendFailed, Transport
+from integration_service.activities.renewal import TokenRenewal
 from integration_service.contracts.calls import MAX_RESULT_BYTES, MethodCall, MethodResult
 from integration_service.contracts.credentials import IntegrationCredential
-from integration_service.contracts.definitions import IntegrationAuthType
+from integration_service.contracts.definitions import IntegrationAuthType, OAuth2Config
 from integration_service.contracts.errors import UNEXPECTED, ErrorCode, IntegrationError, http_code
 from integration_service.contracts.instances import IntegrationInstanceStatus
 from integration_service.contracts.retry import DEFAULT_RETRY, RetryConfig
@@ -39,6 +41,12 @@ class Target:
     compiled: CompiledDefinition
     method: CompiledMethod
 
+    @property
+    def oauth(self) -> OAuth2Config | None:
+        """The definition's OAuth config, where calls use it."""
+        definition = self.compiled.definition
+        return definition.oauth2_config if definition.auth_type is IntegrationAuthType.OAUTH2 else None
+
 
 @dataclass
 class Progress:
@@ -47,6 +55,7 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
     target: Target | None = None
     intended: bool = False
+    renewed: bool = False
     maybe_sent: bool = False
     request_bytes: int = 0
     response: InboundResponse | None = None
@@ -83,6 +92,7 @@ class MethodPipeline:
         audit: AuditLog,
         transport: Transport,
         limiter: RateLimiter,
+        renewal: TokenRenewal,
     ) -> None:
         self._instances = instances
         self._definitions = definitions
@@ -90,6 +100,7 @@ class MethodPipeline:
         self._audit = audit
         self._transport = transport
         self._limiter = limiter
+        self._renewal = renewal
 
     async def run(
         self,
@@ -108,12 +119,19 @@ class MethodPipeline:
         try:
             target = progress.target = await self._find(call, definition=definition)
             credential = await self._credential(target, testing=testing)
+            if has_expired(credential, target.oauth, now=datetime.now(UTC)):
+                target, credential = await self._renewed(target, attempt, progress, testing=testing)
             request = _build(call, attempt, target, credential)
             progress.request_bytes = len(request.body or b"")
             await self._limit(attempt, target)
             await self._intend(attempt, target, progress)
             response = await self._send(request, attempt, target, progress)
-            result = _finish(response, attempt, target, progress, credential)
+            if is_refused_as_expired(response, target.oauth) and not progress.renewed:
+                # One refresh and one more send, inside the same attempt: neither spends a try.
+                target, credential = await self._renewed(target, attempt, progress, testing=testing)
+                request = _build(call, attempt, target, credential)
+                response = await self._send(request, attempt, target, progress)
+            result = _finish(response, attempt, target, progress, credential, request)
         except asyncio.CancelledError:
             await asyncio.shield(self._record(call, attempt, progress, "CANCELLED"))
             raise
@@ -148,6 +166,15 @@ class MethodPipeline:
             )
         return await self._credentials.open(target.instance.credential)
 
+    async def _renewed(
+        self, target: Target, attempt: Attempt, progress: Progress, *, testing: bool
+    ) -> tuple[Target, IntegrationCredential | None]:
+        within = attempt.time_left() - _FOR_THE_REST
+        instance = await self._renewal.renew(target.instance, within=max(within, timedelta(0)))
+        renewed = progress.target = replace(target, instance=instance)
+        progress.renewed = True
+        return renewed, await self._credential(renewed, testing=testing)
+
     async def _limit(self, attempt: Attempt, target: Target) -> None:
         limits = target.method.method.rate_limits
         if limits is None or attempt.reserved:
@@ -181,7 +208,7 @@ class MethodPipeline:
         if within <= timedelta(0):
             raise IntegrationError(ErrorCode.TIMEOUT, "no time was left to send the request")
         try:
-            progress.maybe_sent = True
+            progress.maybe_sent, progress.response = True, None
             progress.response = await self._transport.send(request, within=within)
         except SendFailed as error:
             progress.maybe_sent = error.maybe_sent
@@ -223,13 +250,13 @@ def _build(
 ) -> OutboundRequest:
     ready = target.method
     ready.params.check(call.params, at="params", code=ErrorCode.VALIDATION_ERROR, what="the params object")
-    request = ready.adapter.build(
-        params=call.params, config=target.compiled.merged_config(target.instance.config), connection={}
-    )
+    config = target.compiled.merged_config(target.instance.config)
+    connection = credential.oauth2.connection if credential and credential.oauth2 else None
+    request = ready.adapter.build(params=call.params, config=config, connection=connection or {})
     if (name := ready.method.idempotency_header) is not None:
         key = call.idempotency_key or attempt.execution_key
         request = request.with_header(name, key)
-    return authenticate(request, credential)
+    return authenticate(request, credential, definition=target.compiled.definition, config=config)
 
 
 def _finish(
@@ -238,11 +265,14 @@ def _finish(
     target: Target,
     progress: Progress,
     credential: IntegrationCredential | None,
+    request: OutboundRequest,
 ) -> MethodResult:
+    if is_refused_as_expired(response, target.oauth):
+        raise _refused_credential(response.status)
     if not 200 <= response.status < 300:
         raise _refused(response, authenticated=credential is not None)
     # Redacted first: what breaks the schema may be named by its key, and a key is the upstream's to choose.
-    data, size = redact(target.method.adapter.parse(response), secret_texts(credential))
+    data, size = redact(target.method.adapter.parse(response), (*secret_texts(credential), *request.secret_texts))
     target.method.result.check(
         data, at="data", code=ErrorCode.RESULT_VALIDATION_ERROR, what="the upstream's answer", first_only=True
     )
@@ -277,15 +307,19 @@ def require_connected(instance: InstanceForCall) -> None:
 
 def _refused(response: InboundResponse, *, authenticated: bool) -> IntegrationError:
     if response.status == 401 and authenticated:
-        return IntegrationError(
-            ErrorCode.AUTH_ERROR, "the upstream refuses the credential (401)", details={"statusCode": 401}
-        )
+        return _refused_credential(401)
     delay = requested_delay(response.headers, now=datetime.now(UTC)) if response.status in (429, 503) else None
     return IntegrationError(
         http_code(response.status),
         f"the upstream answered {response.status}",
         details={"statusCode": response.status},
         retry_after=delay,
+    )
+
+
+def _refused_credential(status: int) -> IntegrationError:
+    return IntegrationError(
+        ErrorCode.AUTH_ERROR, f"the upstream refuses the credential ({status})", details={"statusCode": status}
     )
 
 

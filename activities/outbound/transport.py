@@ -89,7 +89,8 @@ class Transport:
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._exchange(request, progress, max_bytes)
             location = response.headers.get("location")
-            if response.status not in _REDIRECTS or request.method not in _FOLLOWED or not location:
+            follows = request.follow_redirects and request.method in _FOLLOWED
+            if response.status not in _REDIRECTS or not follows or not location:
                 return response
             try:
                 request = _redirected(request, location)

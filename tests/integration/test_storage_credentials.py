@@ -7,6 +7,7 @@ import base64
 import json
 import uuid
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from integration_service.storage.database import Database
 from integration_service.storage.definitions import Definitions
 from integration_service.storage.instances import Instances
 from integration_service.storage.vault.envelope import ENVELOPE_COLUMNS
-from integration_service.storage.vault.keyring import Keyring, generate_keyring
+from integration_service.storage.vault.keyring import KeyRef, Keyring, generate_keyring
 from tests.world import definition_file
 
 SECRET = "planted-api-key-61c0ffee"
@@ -237,6 +238,109 @@ async def test_another_keyring_opens_nothing(credentials: Credentials, database:
     await credentials.store(instance_id=instance, scope="global", payload=payload())
     foreign = Credentials(database, Keyring.load(generate_keyring()))
     assert await opened(foreign, instance) == ErrorCode.KEY_UNAVAILABLE
+
+
+async def test_of_writers_that_expect_one_generation_one_wins(credentials: Credentials, add: Add) -> None:
+    instance = await add()
+    for expected in (0, 1):
+        results = await asyncio.gather(
+            *(
+                credentials.store(instance_id=instance, scope="global", payload=payload(f"k{n}"), expected=expected)
+                for n in range(6)
+            ),
+            return_exceptions=True,
+        )
+        assert [one for one in results if isinstance(one, int)] == [expected + 1]
+        lost = [one for one in results if isinstance(one, IntegrationError)]
+        assert {one.code for one in lost} == {ErrorCode.VERSION_CONFLICT}
+        assert [one.details for one in lost] == [{"expected": expected, "current": expected + 1}] * 5
+
+
+@pytest.mark.parametrize("expected", [0, 1, 3])
+async def test_an_unexpected_generation_is_told_and_nothing_is_written(
+    credentials: Credentials, add: Add, expected: int
+) -> None:
+    instance = await add()
+    for key in ("one", "two"):
+        await credentials.store(instance_id=instance, scope="global", payload=payload(key))
+    with pytest.raises(IntegrationError) as refused:
+        await credentials.store(instance_id=instance, scope="global", payload=payload("x"), expected=expected)
+    assert refused.value.code == ErrorCode.VERSION_CONFLICT
+    assert refused.value.details == {"expected": expected, "current": 2}
+    assert await opened(credentials, instance) == "two"
+
+
+async def test_a_generation_never_comes_twice_not_even_after_an_erasure(credentials: Credentials, add: Add) -> None:
+    instance = await add()
+    for _ in range(2):
+        await credentials.store(instance_id=instance, scope="global", payload=payload("before"))
+    await credentials.erase(instance)
+    await credentials.erase(instance)
+    # Who still holds generation 2 is too late, before and after the new one is there.
+    for current in (0, 3):
+        with pytest.raises(IntegrationError) as refused:
+            await credentials.store(instance_id=instance, scope="global", payload=payload("late"), expected=2)
+        assert refused.value.details == {"expected": 2, "current": current}
+        if not current:
+            await credentials.store(instance_id=instance, scope="global", payload=payload("after"), expected=0)
+    assert await opened(credentials, instance) == "after"
+
+
+async def test_a_credential_that_is_erased_while_it_is_replaced_stays_gone(
+    credentials: Credentials, database: Database, keyring: Keyring, add: Add
+) -> None:
+    instance = await add()
+    await credentials.store(instance_id=instance, scope="global", payload=payload())
+
+    class ErasesOnWrap(Keyring):
+        async def wrap(self, data_key: bytes, bound: bytes) -> tuple[KeyRef, bytes]:
+            await credentials.erase(instance)
+            return await super().wrap(data_key, bound)
+
+    late = Credentials(database, ErasesOnWrap(keyring.active, keyring.keys))
+    with pytest.raises(IntegrationError) as refused:
+        await late.store(instance_id=instance, scope="global", payload=payload("late"))
+    assert refused.value.details == {"expected": 1, "current": 0}
+    assert await credentials.load(instance) is None
+
+
+async def test_what_is_known_of_a_token_stands_in_clear(credentials: Credentials, database: Database, add: Add) -> None:
+    instance, before = await add(), datetime.now(UTC) - timedelta(seconds=5)
+    wire = {
+        "accessToken": SECRET,
+        "refreshToken": f"{SECRET}-r",
+        "expiresAt": "2031-02-03T04:05:06.789Z",
+        "scope": "read\x00 write",
+    }
+    token = parse_credential(json.dumps({"type": "oauth2", "oauth2": wire}).encode())
+    await credentials.store(instance_id=instance, scope="global", payload=token, renewable=True)
+    for_call = await Instances(database).for_call("global", instance)
+    for stored in (await credentials.load(instance), for_call.credential):
+        assert stored is not None
+        assert stored.expires_at == datetime(2031, 2, 3, 4, 5, 6, 789000, UTC)
+        assert (stored.granted_scope, stored.renewable, stored.generation) == ("read write", True, 1)
+        assert before < stored.obtained_at < datetime.now(UTC) + timedelta(seconds=5)
+        assert (await credentials.open(stored)).oauth2 == token.oauth2
+    assert for_call.refresh_sends == 0
+    jwt = parse_credential(b'{"type":"jwt","jwt":{"token":"t","expiresAt":"2032-01-01T00:00:00Z"}}')
+    await credentials.store(instance_id=instance, scope="global", payload=jwt)
+    stored = await credentials.load(instance)
+    assert stored is not None
+    assert (stored.expires_at, stored.granted_scope, stored.renewable) == (
+        datetime(2032, 1, 1, tzinfo=UTC),
+        None,
+        False,
+    )
+    await credentials.store(instance_id=instance, scope="global", payload=payload())
+    stored = await credentials.load(instance)
+    assert stored is not None
+    assert (stored.expires_at, stored.renewable) == (None, False)
+
+
+async def test_no_credential_is_stored_for_an_instance_that_is_not_there(credentials: Credentials) -> None:
+    with pytest.raises(IntegrationError) as refused:
+        await credentials.store(instance_id=str(uuid.uuid4()), scope="global", payload=payload())
+    assert refused.value.code == ErrorCode.INSTANCE_NOT_FOUND
 
 
 async def test_what_was_erased_is_gone(credentials: Credentials, add: Add) -> None:

@@ -12,16 +12,31 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import sql
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
+from integration_service.contracts.credentials import parse_credential
+from integration_service.contracts.definitions import DefinitionFile
 from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.instances import ConnectInstanceInput
+from integration_service.contracts.oauth import OAuthClientRecord
+from integration_service.contracts.wire import parse
 from integration_service.devstack.stack import Stack
 from integration_service.storage import migrations
+from integration_service.storage.credentials import Credentials
 from integration_service.storage.database import Database
+from integration_service.storage.definitions import Definitions
+from integration_service.storage.instances import Instances
 from integration_service.storage.migrations import migrate
+from integration_service.storage.oauth_clients import OAuthClients
 from integration_service.storage.schema_version import HEAD, check_schema_version
+from integration_service.storage.vault.envelope import ENVELOPE_COLUMNS, Context, encrypt
+from integration_service.storage.vault.keyring import Keyring
+from tests.world import definition_file
 
 
 @pytest.fixture
@@ -77,6 +92,62 @@ async def test_a_fresh_database_is_brought_up_and_a_second_time_stays(fresh: str
     assert await refusal(fresh) is None
     await asyncio.to_thread(migrate, fresh)
     assert await tables(fresh) == first
+
+
+def migrate_to(url: str, revision: str) -> None:
+    """What an older program's `migrate` did."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
+    with engine.connect() as connection, connection.begin():
+        connection.execute(text("CREATE SCHEMA IF NOT EXISTS integrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+async def test_rows_of_the_first_version_are_kept_and_open(fresh: str, keyring: Keyring) -> None:
+    await asyncio.to_thread(migrate_to, fresh, "0001")
+    instance, credential = str(uuid.uuid4()), str(uuid.uuid4())
+    columns, values = ", ".join(ENVELOPE_COLUMNS), ", ".join(f"%({name})s" for name in ENVELOPE_COLUMNS)
+    payload = parse_credential(b'{"type":"custom","custom":{"a":"b"}}')
+    async with Database(fresh) as database:
+        definition = await Definitions(database).apply(parse(DefinitionFile, definition_file("old")), publish=True)
+        await Instances(database).add(
+            ConnectInstanceInput(instance_id=instance, definition="old", name="old"), definition
+        )
+        named = ("global", instance, credential, "custom", "1", "4")
+        envelope = await encrypt(keyring, json.dumps(payload.to_wire()).encode(), Context("credential", named))
+        await database.one(
+            f"""INSERT INTO vault.credentials (id, instance_id, type, schema_version, generation, {columns})
+                VALUES (%(id)s, %(instance_id)s, 'custom', 1, 4, {values})""",
+            {"id": credential, "instance_id": instance, **envelope.to_row()},
+        )
+        wire = b'{"clientId": "id", "clientSecret": "s"}'
+        envelope = await encrypt(keyring, wire, Context("oauth_client", ("global", "old")))
+        await database.one(
+            f"INSERT INTO vault.oauth_clients (definition_name, {columns}) VALUES ('old', {values})",
+            envelope.to_row(),
+        )
+        older = await refusal(fresh)
+        assert older is not None
+        assert "integrations migrate" in older.message
+    await asyncio.to_thread(migrate, fresh)
+    assert await refusal(fresh) is None
+    async with Database(fresh) as database:
+        credentials, clients = Credentials(database, keyring), OAuthClients(database, keyring)
+        for_call = await Instances(database).for_call("global", "old")
+        stored = for_call.credential
+        assert stored is not None
+        assert (await credentials.open(stored)).custom == {"a": "b"}
+        assert (stored.generation, stored.expires_at, stored.granted_scope, stored.renewable) == (4, None, None, False)
+        assert for_call.refresh_sends == 0
+        assert await credentials.store(instance_id=instance, scope="global", payload=payload, expected=4) == 5
+        old = OAuthClientRecord(client_id="id", client_secret="s")
+        assert await clients.load(scope="team", definition="old", instance_id=instance) == old
+        new = OAuthClientRecord(client_id="new")
+        await clients.store(scope="global", definition="old", client=new)
+        assert await clients.load(scope="team", definition="old", instance_id=instance) == new
+        await Instances(database).delete(instance)
 
 
 async def test_two_that_migrate_at_once_both_succeed(fresh: str) -> None:

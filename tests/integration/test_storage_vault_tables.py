@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import uuid
 
 import pytest
 
 from integration_service.contracts.credentials import Sealed, SealKey
+from integration_service.contracts.definitions import DefinitionFile
 from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.instances import ConnectInstanceInput
+from integration_service.contracts.oauth import OAuthClientRecord
+from integration_service.contracts.wire import parse
 from integration_service.storage.database import Database
+from integration_service.storage.definitions import Definitions
+from integration_service.storage.instances import Instances
 from integration_service.storage.oauth_clients import OAuthClients
 from integration_service.storage.seal_keys import SealKeys, current_seal_key
 from integration_service.storage.vault.keyring import Keyring
 from integration_service.storage.vault.seal import seal
+from tests.world import definition_file
 
 INSTANCE = "2f1f6f0a-0f7c-4b7e-9a43-0d6e6f6f0a11"
 
@@ -95,18 +103,65 @@ def clients(database: Database, keyring: Keyring) -> OAuthClients:
     return OAuthClients(database, keyring)
 
 
+CLIENT = OAuthClientRecord(client_id="planted-id", client_secret="planted-s", private_key="planted-k", key_id="k1")
+
+
+def client(id_: str) -> OAuthClientRecord:
+    return OAuthClientRecord(client_id=id_)
+
+
+async def instance_of(database: Database, name: str) -> str:
+    definition = await Definitions(database).apply(parse(DefinitionFile, definition_file(name)), publish=True)
+    id_ = str(uuid.uuid4())
+    await Instances(database).add(ConnectInstanceInput(instance_id=id_, definition=name, name=f"i {id_}"), definition)
+    return id_
+
+
 async def test_an_oauth_client_is_kept_by_scope_and_definition(clients: OAuthClients, name: str) -> None:
-    client = {"clientId": "id", "clientSecret": "secret"}
-    await clients.store(scope="global", definition=name, client=client)
-    assert await clients.load(scope="global", definition=name) == client
-    assert await clients.load(scope="other", definition=name) is None
-    assert await clients.load(scope="global", definition=f"{name}x") is None
-    await clients.store(scope="global", definition=name, client={"clientId": "new"})
-    assert await clients.load(scope="global", definition=name) == {"clientId": "new"}
+    await clients.store(scope="s", definition=name, client=CLIENT)
+    assert await clients.load(scope="s", definition=name) == CLIENT
+    assert await clients.load(scope="global", definition=name) is None
+    assert await clients.load(scope="s", definition=f"{name}x") is None
+    await clients.store(scope="s", definition=name, client=client("new"))
+    assert await clients.load(scope="s", definition=name) == client("new")
+
+
+async def test_the_nearest_client_is_used(clients: OAuthClients, database: Database, name: str) -> None:
+    instance, other = await instance_of(database, name), str(uuid.uuid4())
+    assert await clients.load(scope="s", definition=name, instance_id=instance) is None
+    await clients.store(scope="global", definition=name, client=client("global"))
+    assert await clients.load(scope="s", definition=name, instance_id=instance) == client("global")
+    await clients.store(scope="s", definition=name, client=client("scope"))
+    assert await clients.load(scope="s", definition=name, instance_id=instance) == client("scope")
+    await clients.store(scope="s", definition=name, client=client("own"), instance_id=instance)
+    await clients.store(scope="s", definition=name, client=client("own again"), instance_id=instance)
+    assert await clients.load(scope="s", definition=name, instance_id=instance) == client("own again")
+    for scope, asked, found in (("s", None, "scope"), ("s", other, "scope"), ("global", instance, "global")):
+        assert await clients.load(scope=scope, definition=name, instance_id=asked) == client(found)
+    await clients.erase(instance)
+    assert await clients.load(scope="s", definition=name, instance_id=instance) == client("scope")
+
+
+async def test_of_five_who_store_a_client_at_once_one_row_is_left(
+    clients: OAuthClients, database: Database, name: str
+) -> None:
+    await asyncio.gather(*(clients.store(scope="s", definition=name, client=client(f"c{n}")) for n in range(5)))
+    rows = await database.all("SELECT 1 FROM vault.oauth_clients WHERE definition_name = %(n)s", {"n": name})
+    assert len(rows) == 1
+
+
+async def test_an_instances_own_client_goes_with_it(clients: OAuthClients, database: Database, name: str) -> None:
+    instance = await instance_of(database, name)
+    await clients.store(scope="global", definition=name, client=CLIENT, instance_id=instance)
+    await Instances(database).delete(instance)
+    assert await clients.load(scope="global", definition=name, instance_id=instance) is None
+    with pytest.raises(IntegrationError) as refused:
+        await clients.store(scope="global", definition=name, client=CLIENT, instance_id=instance)
+    assert refused.value.code == ErrorCode.INSTANCE_NOT_FOUND
 
 
 async def test_an_oauth_clients_row_holds_only_ciphertext(clients: OAuthClients, database: Database, name: str) -> None:
-    await clients.store(scope="global", definition=name, client={"clientId": "planted-id", "clientSecret": "planted-s"})
+    await clients.store(scope="global", definition=name, client=CLIENT)
     row = await database.one(
         "SELECT c::text AS text, ciphertext FROM vault.oauth_clients c WHERE definition_name = %(n)s", {"n": name}
     )
@@ -116,14 +171,20 @@ async def test_an_oauth_clients_row_holds_only_ciphertext(clients: OAuthClients,
     assert b"planted" not in row["ciphertext"]
 
 
-async def test_a_client_moved_to_another_definition_does_not_open(
-    clients: OAuthClients, database: Database, name: str
+@pytest.mark.parametrize("move", ["definition_name", "scope", "instance_id"])
+async def test_a_client_moved_to_another_owner_does_not_open(
+    clients: OAuthClients, database: Database, name: str, move: str
 ) -> None:
-    await clients.store(scope="global", definition=name, client={"clientId": "id"})
+    instance = await instance_of(database, name)
+    await clients.store(scope="global", definition=name, client=CLIENT)
+    to = {"definition_name": f"{name}-other", "scope": "s", "instance_id": instance}[move]
     await database.one(
-        "UPDATE vault.oauth_clients SET definition_name = %(to)s WHERE definition_name = %(n)s",
-        {"n": name, "to": f"{name}-other"},
+        f"UPDATE vault.oauth_clients SET {move} = %(to)s WHERE definition_name = %(n)s", {"n": name, "to": to}
     )
     with pytest.raises(IntegrationError) as refused:
-        await clients.load(scope="global", definition=f"{name}-other")
+        await clients.load(
+            scope="s" if move == "scope" else "global",
+            definition=to if move == "definition_name" else name,
+            instance_id=instance,
+        )
     assert refused.value.code == ErrorCode.INTEGRITY_ERROR

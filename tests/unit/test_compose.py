@@ -101,6 +101,10 @@ def test_a_worker_has_what_it_needs_and_the_gateway_no_keyring() -> None:
     worker = OURS["worker"]["environment"]
     assert {"INTEGRATIONS_KEYRING", "TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE"} <= set(worker)
     assert worker["INTEGRATIONS_KEYRING"] == f"/run/secrets/{OURS['worker']['secrets'][0]}"
+    gateway = OURS["gateway"]["environment"]
+    # The worker makes redirect URIs and checks return URLs; the gateway is where people come back to.
+    assert {"INTEGRATIONS_PUBLIC_URL", "INTEGRATIONS_RETURN_URLS"} <= set(worker) & set(gateway)
+    assert {"TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE"} <= set(gateway)
     assert "secrets" not in OURS["gateway"]
     assert "INTEGRATIONS_KEYRING" not in OURS["gateway"]["environment"]
 

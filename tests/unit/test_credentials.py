@@ -71,6 +71,8 @@ def test_the_object_is_the_one_of_the_type(kind: str, other: str) -> None:
     if kind == other:
         assert parse(CredentialPayload, {"type": kind, key: value}).type == kind
         return
+    if (kind, other) == ("oauth2", "basic"):
+        return  # grant password: see below
     for given_ in ({"type": kind, key: value}, {**wire(kind), key: value}):
         with pytest.raises(IntegrationError) as refused:
             parse(CredentialPayload, given_)
@@ -78,7 +80,57 @@ def test_the_object_is_the_one_of_the_type(kind: str, other: str) -> None:
         assert SECRET not in f"{refused.value} {refused.value.details}"
 
 
-@pytest.mark.parametrize("given_", [{"type": "api_key"}, {"type": "none"}, {"type": "none", "custom": {}}, {}])
+@pytest.mark.parametrize("tokens", [{}, {"oauth2": OBJECTS["oauth2"][1]}])
+def test_oauth2_may_carry_user_and_password(tokens: dict[str, Any]) -> None:
+    given_ = {"type": "oauth2", "basicAuth": OBJECTS["basic"][1], **tokens}
+    payload = parse(CredentialPayload, given_)
+    assert payload.to_wire() == given_
+    assert SECRET not in repr(payload)
+    for other in ("api_key", "jwt", "custom"):
+        key, value = OBJECTS[other]
+        with pytest.raises(IntegrationError):
+            parse(CredentialPayload, {**given_, key: value})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"privateKey": SECRET},
+        {"secret": SECRET},
+        {"secret": SECRET, "keyId": "k1"},
+        {"token": SECRET, "expiresAt": "2026-01-01T00:00:00.000Z"},
+    ],
+)
+def test_a_jwt_credential_is_a_token_or_a_key(key: dict[str, Any]) -> None:
+    payload = parse_credential(json.dumps({"type": "jwt", "jwt": key}).encode())
+    assert payload.to_wire() == {"type": "jwt", "jwt": key}
+    assert SECRET not in repr(payload.jwt) + str(payload.jwt)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        {},
+        {"token": SECRET, "secret": SECRET},
+        {"privateKey": SECRET, "secret": SECRET},
+        {"keyId": "k1"},
+        {"token": SECRET, "keyId": "k1"},
+        {"secret": SECRET, "expiresAt": "2026-01-01T00:00:00.000Z"},
+        {"token": f"{SECRET}\r\nX-Evil: 1"},
+        {"token": ""},
+        {"secret": ""},
+    ],
+)
+def test_a_jwt_credential_is_not_both_nor_neither(key: dict[str, Any]) -> None:
+    with pytest.raises(IntegrationError) as refused:
+        parse_credential(json.dumps({"type": "jwt", "jwt": key}).encode())
+    assert (refused.value.path or "").startswith("sealed.jwt")
+    assert SECRET not in f"{refused.value} {refused.value.details}"
+
+
+@pytest.mark.parametrize(
+    "given_", [{"type": "api_key"}, {"type": "none"}, {"type": "none", "custom": {}}, {"type": "oauth2"}, {}]
+)
 def test_a_type_without_its_object_is_refused(given_: dict[str, Any]) -> None:
     with pytest.raises(IntegrationError):
         parse_credential(json.dumps(given_).encode())

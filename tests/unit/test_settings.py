@@ -13,6 +13,7 @@ ENVIRONMENT = {
     "INTEGRATIONS_PUBLIC_URL": "https://integrations.test",
     "INTEGRATIONS_TASK_QUEUE": "other",
     "INTEGRATIONS_EGRESS_ALLOW": " 10.0.0.0/8, ,fd00::/8,",
+    "INTEGRATIONS_RETURN_URLS": "https://app.test, http://localhost:3000/done ,",
     "UNRELATED": "x",
 }
 
@@ -24,12 +25,22 @@ def test_every_variable_is_read() -> None:
     assert settings.public_url == "https://integrations.test"
     assert settings.task_queue == "other"
     assert settings.egress_allow == ("10.0.0.0/8", "fd00::/8")
+    assert settings.return_urls == ("https://app.test", "http://localhost:3000/done")
 
 
 @pytest.mark.parametrize("environment", [{}, {"INTEGRATIONS_TASK_QUEUE": "", "INTEGRATIONS_EGRESS_ALLOW": ""}])
 def test_what_is_unset_or_empty_has_its_default(environment: dict[str, str]) -> None:
     settings = Settings.from_environment(environment)
-    assert (settings.task_queue, settings.egress_allow) == ("integrations", ())
+    assert (settings.task_queue, settings.egress_allow, settings.return_urls) == ("integrations", (), ())
+
+
+@pytest.mark.parametrize("entry", ["*", "app.test", "https://*.app.test", "https://u:planted@app.test", "https://a b"])
+def test_a_return_url_that_matches_nothing_is_refused_by_its_place(entry: str) -> None:
+    with pytest.raises(IntegrationError) as refused:
+        Settings.from_environment({"INTEGRATIONS_RETURN_URLS": f"https://app.test,{entry}"})
+    assert refused.value.path == "INTEGRATIONS_RETURN_URLS"
+    assert "entry 2" in refused.value.message
+    assert "planted" not in str(refused.value)
 
 
 def test_the_processes_own_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,122 @@
+"""From what a person gave, a code or a password, to a stored token."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+from integration_service.activities.oauth.authorization import requested_scope
+from integration_service.activities.oauth.id_token import account_of, claims_of
+from integration_service.activities.oauth.provider import Providers, Registration
+from integration_service.activities.oauth.token_answer import Tokens
+from integration_service.activities.oauth.token_request import Grant, PasswordGrant
+from integration_service.activities.tokens import STORE_RETRY, renewable
+from integration_service.contracts.credentials import CredentialPayload, IntegrationCredential
+from integration_service.contracts.definitions import IntegrationAuthType
+from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError
+from integration_service.contracts.instances import IntegrationInstance
+from integration_service.storage.credentials import Credentials
+
+_TRIES = 5
+
+
+class Exchange:
+    """Token requests that begin a connection, and the write that ends them."""
+
+    def __init__(self, *, providers: Providers, credentials: Credentials) -> None:
+        self._providers = providers
+        self._credentials = credentials
+
+    async def registration(self, instance: IntegrationInstance) -> Registration:
+        return await self._providers.registration(
+            instance_id=instance.id,
+            scope=instance.scope,
+            definition_id=instance.integration_definition_id,
+            config=instance.config,
+            connection=None,
+        )
+
+    async def password(self, instance: IntegrationInstance, payload: CredentialPayload) -> None:
+        """Grant `password` (RFC 6749 §4.3): user and password are kept, to renew with."""
+        registration = await self.registration(instance)
+        if registration.config.grant != "password" or payload.basic_auth is None:
+            raise IntegrationError(
+                ErrorCode.VALIDATION_ERROR, "user and password fit the grant `password` only", path="sealed.basicAuth"
+            )
+        grant = PasswordGrant(payload.basic_auth.username, payload.basic_auth.password)
+        tokens = await self._providers.tokens(registration, grant)
+        await self._store(instance, registration, payload.model_copy(update={"oauth2": tokens.credential}))
+
+    async def keep(self, instance: IntegrationInstance, payload: CredentialPayload) -> None:
+        """Tokens that were had elsewhere."""
+        await self._store(instance, await self.registration(instance), payload)
+
+    async def spend(
+        self,
+        instance: IntegrationInstance,
+        registration: Registration,
+        grant: Grant,
+        *,
+        nonce: str | None = None,
+        callback: dict[str, str] | None = None,
+        any_account: bool = False,
+    ) -> None:
+        """Spend a code, and keep the tokens if they are of the same account as before.
+
+        Raises IntegrationError: TokenRefused, SendFailed, or AUTH_ERROR for another account or a bad ID token.
+        """
+        config = registration.config
+        tokens = await self._providers.tokens(registration, grant, callback=callback)
+        account = self._account(registration, tokens, nonce)
+        before = await self._held(instance)
+        known = before.oauth2.account if before and before.oauth2 else None
+        if known is not None and account is not None and known != account and not any_account:
+            await self._providers.revoke(registration, tokens.credential)
+            raise IntegrationError(
+                ErrorCode.AUTH_ERROR,
+                "another account than before; ask for it with allowDifferentAccount, or make another instance",
+                path="account",
+            )
+        # An answer without a scope grants what was asked for (RFC 6749 §5.1).
+        scope = tokens.credential.scope or requested_scope(config)
+        credential = tokens.credential.model_copy(update={"account": account or known, "scope": scope})
+        payload = CredentialPayload(type=IntegrationAuthType.OAUTH2, oauth2=credential)
+        await self._store(instance, registration, payload)
+
+    def _account(self, registration: Registration, tokens: Tokens, nonce: str | None) -> str | None:
+        claims = None
+        if tokens.id_token is not None:
+            claims = claims_of(
+                tokens.id_token,
+                issuer=registration.issuer,
+                client_id=registration.client.client_id,
+                nonce=nonce,
+                now=datetime.now(UTC),
+            )
+        return account_of(registration.config, tokens, claims)
+
+    async def _held(self, instance: IntegrationInstance) -> IntegrationCredential | None:
+        stored = await self._credentials.load(instance.id)
+        return await self._credentials.open(stored) if stored else None
+
+    async def _store(
+        self, instance: IntegrationInstance, registration: Registration, payload: CredentialPayload
+    ) -> None:
+        """A refresh that ends at the same time may move the generation: what a person gave wins. An outage of ours
+        is sat out: the code is spent by now."""
+        conflicts = 0
+        while True:
+            try:
+                await self._credentials.store(
+                    instance_id=instance.id,
+                    scope=instance.scope,
+                    payload=payload,
+                    renewable=renewable(registration.config, payload),
+                )
+                return
+            except IntegrationError as error:
+                conflicts += error.code == ErrorCode.VERSION_CONFLICT
+                if error.decision is Decision.WAIT:
+                    await asyncio.sleep(STORE_RETRY.total_seconds())
+                elif error.code != ErrorCode.VERSION_CONFLICT or conflicts == _TRIES:
+                    raise

@@ -1,0 +1,71 @@
+"""The gateway's way to the workflows that own the instances."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConnectConfig
+from temporalio.service import RPCError, RPCStatusCode
+
+from integration_service.contracts.errors import ErrorCode, IntegrationError, from_failure
+from integration_service.contracts.names import connection_workflow_id
+from integration_service.contracts.wire import JsonObject
+
+COMPLETE_WITHIN = timedelta(seconds=60)
+_log = logging.getLogger(__name__)
+
+
+class TemporalDown(Exception):
+    """Temporal does not answer: nothing was sent."""
+
+
+class TooLong(Exception):
+    """No answer in time; the workflow may be at it still."""
+
+
+class Connections:
+    """Sends updates to `ConnectInstance`. Connects with the first of them, so that the gateway starts without
+    Temporal and outlives it."""
+
+    def __init__(self, config: ClientConnectConfig, *, within: timedelta = COMPLETE_WITHIN) -> None:
+        self._config = config
+        self._within = within
+        self._client: Client | None = None
+
+    async def open(self) -> None:
+        """Before the first update. Connects nothing."""
+        self._client = await Client.connect(**self._config, lazy=True, data_converter=pydantic_data_converter)
+
+    async def complete(self, instance_id: str, message: JsonObject) -> JsonObject:
+        """Update `complete_authorization`; returns the status object.
+
+        Raises IntegrationError where the workflow refuses or is not there, TemporalDown and TooLong.
+        """
+        if self._client is None:
+            raise RuntimeError("not opened")
+        handle = self._client.get_workflow_handle(connection_workflow_id(instance_id))
+        try:
+            async with asyncio.timeout(self._within.total_seconds()):
+                status: JsonObject = await handle.execute_update("complete_authorization", message, result_type=dict)
+        except WorkflowUpdateFailedError as error:
+            raise from_failure(error.cause) or IntegrationError(
+                ErrorCode.UNAVAILABLE, "the authorization could not be completed"
+            ) from error
+        except (TimeoutError, RPCTimeoutOrCancelledError) as error:
+            raise TooLong from error
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                raise IntegrationError(
+                    ErrorCode.INSTANCE_NOT_FOUND, "no workflow owns that instance", path="instanceId"
+                ) from error
+            _log.warning("Temporal answered %s", error.status.name)
+            raise TemporalDown from error
+        except RuntimeError as error:
+            # What the SDK raises where the first connection cannot be made.
+            _log.warning("no Temporal answers at %s", self._config.get("target_host"))
+            raise TemporalDown from error
+        return status

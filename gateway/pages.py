@@ -1,0 +1,112 @@
+"""What a person sees at the end of an authorization: plain pages that load nothing and run nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from html import escape
+from typing import Self
+
+from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.instances import IntegrationInstanceStatus
+from integration_service.contracts.wire import JsonObject
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { margin: 0; font: 1rem/1.5 system-ui, sans-serif; }
+main { max-width: 36rem; margin: 12vh auto; padding: 0 1.5rem; }
+h1 { font-size: 1.5rem; }
+code { overflow-wrap: anywhere; }
+"""
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+
+# The address holds a code and a state: no referrer, no cache. Nothing but our one stylesheet may load.
+SAFE_HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+PAGE_HEADERS = {
+    **SAFE_HEADERS,
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
+}
+_SHOWN_ERROR = re.compile(r"[a-z_]{1,40}")
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page. `code` is a word for whoever is asked for help; `back` is a URL that was checked before."""
+
+    status: int
+    title: str
+    sentence: str
+    code: str | None = None
+    back: str | None = None
+
+    def with_back(self, url: str | None) -> Self:
+        """The same page with a link to where the person came from."""
+        return replace(self, back=url)
+
+    def html(self) -> str:
+        code = f"<p><code>{escape(self.code)}</code></p>\n" if self.code else ""
+        back = f'<p><a href="{escape(self.back)}">Back</a></p>\n' if self.back else ""
+        return (
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{escape(self.title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+            f"<body>\n<main>\n<h1>{escape(self.title)}</h1>\n<p>{escape(self.sentence)}</p>\n"
+            f"{code}{back}</main>\n</body>\n</html>\n"
+        )
+
+
+CONNECTED = Page(200, "Connected", "Access was granted. You can close this window.")
+UNKNOWN_STATE = Page(
+    400, "Not connected", "This authorization is unknown, has been used, or has expired. Begin a new one."
+)
+ONLY_GET = Page(405, "Not connected", "This address takes GET only.")
+TRY_AGAIN = Page(503, "Not connected yet", "The service cannot be reached just now. Reload this page in a minute.")
+STILL_AT_WORK = Page(
+    504,
+    "Not connected yet",
+    "It takes longer than expected. If the connection is not there in a few minutes, begin a new authorization.",
+)
+
+
+def invalid(error: IntegrationError) -> Page:
+    """The callback's address cannot be right."""
+    return Page(400, "Not connected", _sentence(error.message))
+
+
+def refused(error: str) -> Page:
+    """The provider said no."""
+    return Page(400, "Not connected", "The provider refused the authorization.", shown_error(error))
+
+
+def shown_error(error: str) -> str | None:
+    """A provider's error code where it looks like one: it comes from whoever made the address."""
+    return error if _SHOWN_ERROR.fullmatch(error) else None
+
+
+def failed(error: IntegrationError) -> Page:
+    """The connection could not be completed: the state or issuer is wrong, or something behind us failed."""
+    if error.code == ErrorCode.VALIDATION_ERROR:
+        return invalid(error)
+    return Page(502, "Not connected", _sentence(error.message), error.code)
+
+
+def completed(status: JsonObject) -> Page:
+    """What the instance's status object says once the code was spent."""
+    if status.get("status") == IntegrationInstanceStatus.CONNECTED:
+        return CONNECTED
+    why = (status.get("error") or {}).get("message") or "The connection is not in use yet."
+    return Page(502, "Not connected", _sentence(str(why)), str(status.get("status")))
+
+
+def _sentence(message: str) -> str:
+    """Our messages are parts of a line elsewhere; here each is a sentence."""
+    return message[:1].upper() + message[1:] + ("" if message.endswith(".") else ".")

@@ -1,0 +1,183 @@
+"""The OAuth side of a connection: authorizations, first tokens, the start and end of `RefreshOAuth`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import timedelta
+from typing import TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from integration_service.workflows.connection_owner import ConnectionOwner
+
+with workflow.unsafe.imports_passed_through():
+    from integration_service.contracts import connections as names
+    from integration_service.contracts import oauth
+    from integration_service.contracts.connections import (
+        CompleteAuthorization,
+        ConnectionState,
+        PollDevice,
+        ReturnedAuthorization,
+        StartRefresh,
+    )
+    from integration_service.contracts.definitions import IntegrationAuthType
+    from integration_service.contracts.errors import (
+        ErrorCode,
+        IntegrationError,
+    )
+    from integration_service.contracts.instances import (
+        InstanceError,
+        IntegrationInstanceStatus,
+        Observed,
+    )
+    from integration_service.contracts.names import (
+        refresh_workflow_id,
+    )
+    from integration_service.contracts.oauth import PendingAuthorization, PollOutcome, state_hash
+
+Status = IntegrationInstanceStatus
+Result = TypeVar("Result")
+
+_STORAGE_TIMEOUT = timedelta(seconds=30)
+_TEST_TIMEOUT = timedelta(minutes=2)
+_HEARTBEAT_TIMEOUT = timedelta(seconds=15)
+_REFUSED = (ErrorCode.AUTH_ERROR, "HTTP_401", "HTTP_403")
+_REQUEST_TIMEOUT = timedelta(minutes=2)
+_EXCHANGE_TIMEOUT = timedelta(minutes=5)
+_SLOW_DOWN = timedelta(seconds=5)
+
+
+class OAuthConnection(ConnectionOwner):
+    """Holds the authorization that is under way, and what `RefreshOAuth` gave up on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pending: PendingAuthorization | None = None
+        self._given_up: Observed | None = None
+
+    async def _settle(self, *, suspect: bool = False) -> None:
+        raise NotImplementedError
+
+    def _has_news(self) -> bool:
+        raise NotImplementedError
+
+    async def _request_first_token(self) -> None:
+        ref = self._ref()
+        wanted = oauth.RefreshToken(instance_id=ref.instance_id, scope=ref.scope, generation=0)
+        await self._activity(
+            oauth.REFRESH_TOKEN, wanted, oauth.TokenState, within=_REQUEST_TIMEOUT, beats=True, attempts=1
+        )
+        self._see(await self._activity(names.LOAD_CONNECTION, ref, ConnectionState))
+
+    async def _start_refresh(self, token: oauth.TokenState) -> None:
+        ref = self._ref()
+        start = StartRefresh(instance_id=ref.instance_id, scope=ref.scope, token=token)
+        await self._activity(oauth.START_REFRESH, start, type(None))
+
+    async def _complete(self, wanted: CompleteAuthorization) -> None:
+        hashed = wanted.state_hash or state_hash(wanted.state or "")
+        returned = ReturnedAuthorization(
+            instance=self._known.instance, state_hash=hashed, sealed=wanted.sealed, error=wanted.error
+        )
+        found = await self._activity(
+            oauth.COMPLETE_AUTHORIZATION, returned, ConnectionState, within=_EXCHANGE_TIMEOUT, beats=True
+        )
+        self._pending = None
+        if wanted.error is None:
+            self._see(found)
+            return await self._settle()
+        if self._known.instance.status is Status.PENDING_AUTHENTICATION:
+            refusal = IntegrationError(
+                ErrorCode.AUTH_ERROR, "the provider refused the authorization", details={"error": wanted.error.error}
+            )
+            await self._write(Status.PENDING_AUTHENTICATION, InstanceError.of(refusal, advice="authorise again"))
+
+    async def _poll_device(self) -> None:
+        """Ask the provider, at its pace, whether the person has said yes (RFC 8628 §3.5)."""
+        pending = self._pending
+        interval = timedelta(milliseconds=(pending and pending.interval_ms) or 5_000)
+        while pending is not None and self._pending is pending and not self._has_news():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await workflow.wait_condition(
+                    lambda: self._pending is not pending or self._has_news(),
+                    timeout=interval,
+                    timeout_summary="until the next poll for the device's authorization",
+                )
+                continue
+            async with self._writing:
+                if self._pending is not pending:
+                    return
+                interval = await self._poll_once(pending, interval)
+
+    async def _poll_once(self, pending: PendingAuthorization, interval: timedelta) -> timedelta:
+        if workflow.now() >= pending.expires_at:
+            self._pending = None
+            return interval
+        polled = PollDevice(instance=self._known.instance, state_hash=pending.state_hash)
+        try:
+            outcome = await self._activity(oauth.POLL_DEVICE, polled, PollOutcome, within=_REQUEST_TIMEOUT, attempts=1)
+        except ActivityError:
+            # No connection, no worker: RFC 8628 §3.5 asks for a slower pace.
+            return interval * 2
+        if outcome.slow_down:
+            return interval + _SLOW_DOWN
+        if outcome.refused is not None:
+            self._pending = None
+            refusal = IntegrationError(
+                ErrorCode.AUTH_ERROR, "the provider refused the authorization", details={"error": outcome.refused}
+            )
+            if self._known.instance.status is Status.PENDING_AUTHENTICATION:
+                await self._write(Status.PENDING_AUTHENTICATION, InstanceError.of(refusal, advice="authorise again"))
+        elif outcome.done:
+            self._pending = None
+            self._see(await self._activity(names.LOAD_CONNECTION, self._ref(), ConnectionState))
+            await self._settle()
+        return interval
+
+    async def _revoke(self) -> None:
+        """As far as the provider can: what it answers changes nothing here."""
+        if self._known.token is None:
+            return
+        with contextlib.suppress(ActivityError):
+            await self._activity(oauth.REVOKE_TOKENS, self._ref(), type(None), within=_REQUEST_TIMEOUT, attempts=2)
+
+    async def _erase_credential(self) -> None:
+        await self._stop_refresh()
+        self._see(await self._activity(names.ERASE_CREDENTIAL, self._ref(), ConnectionState))
+
+    async def _stop_refresh(self) -> None:
+        self._pending = None
+        if self._known.instance.auth_type is IntegrationAuthType.OAUTH2:
+            refresher = workflow.get_external_workflow_handle(refresh_workflow_id(self._input.instance_id))
+            with contextlib.suppress(ApplicationError):  # it may never have been started
+                await refresher.signal("stop")
+
+    def _renewed(self, token: oauth.TokenState) -> None:
+        self._see(self._known.model_copy(update={"token": token, "generation": token.generation}))
+
+    async def _give_up(self) -> None:
+        """The provider refuses the refresh token: only a new authorization helps."""
+        async with self._writing:
+            seen, self._given_up = self._given_up, None
+            known = self._known
+            if seen is None or known.generation > seen.generation:
+                return
+            if known.instance.status not in (Status.CONNECTED, Status.AUTH_ERROR):
+                return
+            lost = seen.cause == "outcome_unknown"
+            why = "an answer of the provider was lost, and now it" if lost else "the provider"
+            error = InstanceError(
+                code=ErrorCode.REAUTH_REQUIRED,
+                message=f"{why} refuses the refresh token; authorise the connection again",
+                details={"cause": seen.cause or "revoked"},
+            )
+            try:
+                await self._write(Status.AUTH_ERROR, error)
+            except ActivityError:
+                workflow.logger.exception("AUTH_ERROR could not be written")
+
+    def _polls(self) -> bool:
+        """Whether a person is to type a device code somewhere, and nobody asks the provider yet."""
+        return self._pending is not None and self._pending.user_code is not None
