@@ -126,13 +126,15 @@ class _Waiting:
         return pages.completed(status)
 
     async def _done(self, state_hash: str) -> JsonObject:
-        """The status once nothing of the authorization is left, done or not."""
+        """The status once the authorization is over: its state is used up or expired, or the workflow shows it no
+        longer (a refused device code)."""
+        was_shown = False
         while True:
-            if await pending(self._database, state_hash) is None:
+            shown = "authorizationUrl" in await self._connection.status()
+            if (was_shown and not shown) or await pending(self._database, state_hash) is None:
                 # It waits its turn, so what used the state up has also written what came of it.
-                status = await self._connection.update("await_settled")
-                if "authorizationUrl" not in status or _is_connected(status):
-                    return status
+                return await self._connection.update("await_settled")
+            was_shown = was_shown or shown
             await asyncio.sleep(_POLL_S)
 
     async def _show(self, begun: JsonObject) -> None:
@@ -175,6 +177,6 @@ async def _gateway_answers(gateway: str) -> bool:
     """Our own gateway's address, so neither the egress policy nor a proxy has a say."""
     try:
         async with httpx2.AsyncClient(trust_env=False, timeout=3) as http:
-            return (await http.get(f"{gateway}/healthz")).is_success
+            return (await http.get(f"{gateway.rstrip('/')}/healthz")).is_success
     except httpx2.HTTPError:
         return False

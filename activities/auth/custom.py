@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote, unquote_plus, urlsplit, urlunsplit
+from urllib.parse import quote, unquote_plus
 
 from integration_service.activities.auth.context import AuthContext
 from integration_service.activities.auth.header import header_problem, with_credential
@@ -43,9 +43,8 @@ def apply(request: OutboundRequest, credential: CredentialPayload, context: Auth
     for name, value in filled("headers", auth.headers):
         request = with_credential(request, name, value, what=f"the value for header {name}")
     if auth.query:
-        parts = urlsplit(request.url)
-        query = _laid_over(parts.query, dict(filled("query", auth.query)))
-        request = replace(request, url=urlunsplit(parts._replace(query=query)))
+        base, _, query = request.url.partition("?")
+        request = replace(request, url=f"{base}?{_laid_over(query, dict(filled('query', auth.query)))}")
     if auth.body and _takes_a_body(request):
         request = _with_body(request, dict(filled("body", auth.body)), context.definition)
     return request

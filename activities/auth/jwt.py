@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 from integration_service.activities.auth.context import AuthContext
 from integration_service.activities.auth.header import with_credential
-from integration_service.activities.auth.template import credential_template, fill
+from integration_service.activities.auth.template import credential_template, fill, texts_within
 from integration_service.activities.oauth.assertions import sign
 from integration_service.activities.outbound.messages import OutboundRequest
 from integration_service.contracts.authentication import JwtConfig
@@ -60,7 +59,7 @@ def check(definition: DefinitionFile) -> None:
             raise _wrong(f"jwtConfig.claims.{name}", "is set when the token is minted")
     if config.audience is not None and "aud" in claims:
         raise _wrong("jwtConfig.claims.aud", "the audience stands twice")
-    for path, text in _texts(claims, "jwtConfig.claims"):
+    for path, text in texts_within(claims, at="jwtConfig.claims"):
         credential_template(text, at=path, roots=("config",))
     if config.audience is not None:
         credential_template(config.audience, at="jwtConfig.audience", roots=("config",))
@@ -103,18 +102,6 @@ def _filled(value: Any, path: str, config: JsonObject) -> Any:
         case list():
             return [_filled(inner, f"{path}[{index}]", config) for index, inner in enumerate(value)]
     return value
-
-
-def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    match value:
-        case str():
-            yield path, value
-        case dict():
-            for key, inner in value.items():
-                yield from _texts(inner, f"{path}.{key}")
-        case list():
-            for index, inner in enumerate(value):
-                yield from _texts(inner, f"{path}[{index}]")
 
 
 def _jwt(credential: CredentialPayload) -> JwtCredential:

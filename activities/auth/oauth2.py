@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from integration_service.activities.auth import basic
 from integration_service.activities.auth.context import AuthContext
 from integration_service.activities.auth.header import with_credential
+from integration_service.activities.auth.template import credential_template, texts_within
 from integration_service.activities.outbound.messages import OutboundRequest
 from integration_service.activities.url_template import UrlTemplate
 from integration_service.contracts.credentials import CredentialPayload
@@ -49,7 +50,10 @@ def secrets(credential: CredentialPayload) -> tuple[str, ...]:
 
 
 def check(definition: DefinitionFile) -> None:
-    """Whether the grant has the URLs that it needs. Raises IntegrationError VALIDATION_ERROR with the path."""
+    """Whether the grant has the URLs that it needs, and every template can be filled.
+
+    Raises IntegrationError VALIDATION_ERROR with the path.
+    """
     config = definition.oauth2_config
     if config is None:
         raise _wrong("oauth2Config", "authType oauth2 needs it")
@@ -64,6 +68,11 @@ def check(definition: DefinitionFile) -> None:
     for field in _URLS:
         if (url := getattr(config, field)) is not None:
             _check_url(url, at=_path(field))
+    if config.token_request is not None:
+        for part in ("parameters", "headers", "claims"):
+            texts = texts_within(getattr(config.token_request, part), at=f"oauth2Config.tokenRequest.{part}")
+            for path, text in texts:
+                credential_template(text, at=path, roots=("config",))
     if config.pkce is False and config.grant != "authorization_code":
         raise _wrong("oauth2Config.pkce", "PKCE belongs to grant authorization_code: leave it out")
 

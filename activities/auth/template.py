@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Any
 
 from integration_service.activities.templates import Template
 from integration_service.contracts.errors import ErrorCode, IntegrationError
@@ -31,3 +32,16 @@ def fill(
 ) -> str:
     """The text. Raises IntegrationError AUTH_ERROR or CONFIG_ERROR that names what is missing or no scalar."""
     return template.render({"params": {}, "config": config, "credential": credential or {}}, escape)
+
+
+def texts_within(value: Any, *, at: str) -> Iterator[tuple[str, str]]:
+    """Every text in JSON, at any depth, each behind its path."""
+    match value:
+        case str():
+            yield at, value
+        case dict():
+            for key, inner in value.items():
+                yield from texts_within(inner, at=f"{at}.{key}")
+        case list():
+            for index, inner in enumerate(value):
+                yield from texts_within(inner, at=f"{at}[{index}]")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from integration_service.activities.adapters import Adapter, adapter_for
+from integration_service.activities.auth import check_auth
 from integration_service.activities.schemas import Schema
 from integration_service.contracts.definitions import DefinitionFile, IntegrationDefinition, IntegrationMethod
 from integration_service.contracts.errors import ErrorCode, IntegrationError
@@ -83,6 +84,8 @@ def check_definition(definition: DefinitionFile, *, publish: bool) -> None:
     what this version cannot run yet; a published definition may not.
     """
     Schema(definition.config_schema, at="configSchema")
+    if publish:
+        check_auth(definition)
     if publish and definition.error_message is not None:
         raise _not_yet("errorMessage")
     for index, method in enumerate(definition.methods):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from joserfc import jwt
@@ -28,6 +29,7 @@ def sign(claims: dict[str, Any], *, key_text: str, key_id: str | None, algorithm
         ) from None
 
 
+@lru_cache(maxsize=128)  # parsing an RSA key takes longer than signing with it
 def _key(text: str, algorithm: str) -> Any:
     kind = _KINDS[algorithm[:2]]
     if text.lstrip().startswith("{"):

@@ -19,12 +19,6 @@ class OutboundRequest:
     follow_redirects: bool = True
     """Whether a GET or HEAD goes where it is sent; what holds a secret in its URL or body does not."""
 
-    @property
-    def secret_texts(self) -> tuple[str, ...]:
-        """What its secret headers say, whole and behind a scheme such as `Bearer`: to be redacted."""
-        values = [value for name, value in self.headers if name.lower() in self.secret_headers]
-        return tuple(text for value in values for text in (value, value.partition(" ")[2]) if text)
-
     def header(self, name: str) -> str | None:
         """The header of that name, in any case."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)

@@ -5,16 +5,23 @@ from __future__ import annotations
 import base64
 import importlib.util
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx2
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from integration_service.contracts.errors import IntegrationError
+from integration_service.contracts.oauth import OAuthClientRecord
 from integration_service.contracts.wire import JsonObject
+from integration_service.storage.credentials import Credentials
+from integration_service.storage.oauth_clients import OAuthClients
+from integration_service.storage.vault.keyring import Keyring
+from tests.identity import identity_provider
 from tests.world import World, definition_file, method
 
 SECRETS = [
@@ -71,6 +78,52 @@ async def test_planted_credentials_are_found_nowhere(world: World, name: str) ->
     assert "[REDACTED]" in str(results)
     assert {bytes(seen.headers.get("x-key", ""), "ascii") for seen in world.upstream.seen} >= {SECRETS[1].encode()}
 
+    assert await _found(world, SECRETS, results) == []
+
+
+async def test_what_oauth_handles_is_found_nowhere(world: World, name: str, keyring: Keyring) -> None:
+    """Codes, tokens, client secrets and passwords, through connecting, refreshing, failing and disconnecting."""
+    with tempfile.TemporaryDirectory(prefix="integrations-idp-") as folder:
+        async with identity_provider(Path(folder) / "idp") as identity:
+            await world.publish(identity.definition(name))
+            record = OAuthClientRecord(client_id=identity.client_id, client_secret=identity.client_secret)
+            clients = OAuthClients(world.database, keyring)
+            await clients.store(scope="global", definition=name, client=record)
+            instance = await world.connect(name, config={"url": identity.url})
+            connection = world.connection(instance)
+            planted = [identity.client_secret, identity.user.password]
+            for _ in range(2):  # the second is a re-authorisation in place
+                begun = await connection.authorize()
+                back = await identity.authorize(begun["authorizationUrl"])
+                planted.append(httpx2.URL(back).params["code"])
+                async with httpx2.AsyncClient(trust_env=False) as http:
+                    assert (await http.get(back)).status_code == 200
+                    assert (await http.get(back)).status_code == 400
+                planted += await _tokens(world, keyring, instance)
+            identity.fault("status", status=500, body=f"<html>{planted[-1]}</html>")
+            results: list[Any] = [await world.integrations.refresh(instance["id"])]
+            results.append(await world.integrations.refresh(instance["id"]))
+            planted += await _tokens(world, keyring, instance)
+            results.append((await world.call(instance, "whoami")).data)
+            results.append(await connection.update("disconnect"))
+            assert len(set(planted)) == 2 + 2 + 3 * 3
+            assert await _found(world, planted, results) == []
+
+
+async def _tokens(world: World, keyring: Keyring, instance: JsonObject) -> list[str]:
+    """The tokens as the vault holds them now, those of `rawResponse` too."""
+    credentials = Credentials(world.database, keyring)
+    stored = await credentials.load(instance["id"])
+    assert stored is not None
+    oauth2 = (await credentials.open(stored)).oauth2
+    assert oauth2 is not None
+    raw = oauth2.raw_response or {}
+    assert raw["access_token"] == oauth2.access_token
+    return [oauth2.access_token, str(oauth2.refresh_token), raw.get("id_token", f"none {oauth2.access_token}")]
+
+
+async def _found(world: World, secrets: list[str], results: list[Any]) -> list[tuple[str, bytes]]:
+    """Where any spelling of a secret stands, of all that we or Temporal store."""
     places = {"results": str(results).encode(), "histories": await _histories(world), "pg_dump": _dump(world)}
     data_dir = Path(world.stack.environment["INTEGRATIONS_KEYRING"]).parent
     for path in [*data_dir.glob("logs/*"), *data_dir.glob("temporal.db*"), data_dir / "stack.json"]:
@@ -80,14 +133,13 @@ async def test_planted_credentials_are_found_nowhere(world: World, name: str) ->
             places[str(path)] = path.read_bytes()
     assert len(places["histories"]) > 10_000
     assert b"vault.credentials" in places["pg_dump"]
-    found = [
+    return [
         (place, needle)
         for place, content in places.items()
-        for secret in SECRETS
+        for secret in secrets
         for needle in _spellings(secret)
         if needle in content
     ]
-    assert found == []
 
 
 def test_the_search_would_find_what_is_there() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -14,7 +16,9 @@ from hypothesis import strategies as st
 from integration_service.activities.adapters.http import HttpAdapter
 from integration_service.activities.auth import authenticate, check_auth, secret_texts
 from integration_service.activities.execution.redaction import redact
+from integration_service.activities.outbound.egress import EgressPolicy
 from integration_service.activities.outbound.messages import OutboundRequest
+from integration_service.activities.outbound.transport import Transport
 from integration_service.contracts.credentials import CredentialPayload
 from integration_service.contracts.definitions import DefinitionFile, HttpRequest
 from integration_service.contracts.errors import ErrorCode, IntegrationError
@@ -296,6 +300,20 @@ def test_custom_auth_belongs_to_custom() -> None:
     with pytest.raises(IntegrationError) as error:
         check_auth(parse(DefinitionFile, file))
     assert error.value.path == "customAuth"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "http://10.0.0.1/x", "gopher://h/x", "http://[::1/"])
+async def test_a_credential_in_the_query_stands_in_no_error(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    signed = sent({"query": {"key": "{credential.key}"}}, OutboundRequest("GET", url))
+    transport = Transport(EgressPolicy(["127.0.0.0/8"]))
+    await transport.open()
+    try:
+        with caplog.at_level("DEBUG"), pytest.raises(IntegrationError) as error:
+            await transport.send(signed, within=timedelta(seconds=10))
+    finally:
+        await transport.close()
+    chain = "".join(traceback.format_exception(error.value)) + repr(error.value.details)
+    assert "planted" not in chain + caplog.text
 
 
 def test_no_text_takes_long() -> None:

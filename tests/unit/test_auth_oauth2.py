@@ -170,6 +170,16 @@ def test_what_a_grant_lacks_is_named(oauth2: dict[str, Any], path: str) -> None:
     assert refusal(**oauth2).path == f"oauth2Config.{path}"
 
 
+@pytest.mark.parametrize("text", ["{credential.x}", "{connection.x}", "{x}", "{config.x"])
+@pytest.mark.parametrize(("part", "path"), [("parameters", "a"), ("headers", "X-Key"), ("claims", "deep.a[1]")])
+def test_a_token_request_is_made_of_config(part: str, path: str, text: str) -> None:
+    def mapping(filled: str) -> dict[str, Any]:
+        return {"deep": {"a": [1, filled]}} if part == "claims" else {path: filled}
+
+    check_auth(definition(**URLS, tokenRequest={part: mapping("a {config.x}")}))
+    assert refusal(**URLS, tokenRequest={part: mapping(text)}).path == f"oauth2Config.tokenRequest.{part}.{path}"
+
+
 @pytest.mark.parametrize(
     "url",
     [
