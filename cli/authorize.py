@@ -97,10 +97,12 @@ class _Waiting:
         begun = await self._connection.authorize(message)
         if not self._within:
             return print_object(begun, as_json=self._session.as_json)
+        # Of a connection that is in use the status does not show it.
+        shown = "authorizationUrl" in await self._connection.status()
         await self._show(begun)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._within):
-                return self._end(await self._done(begun["stateHash"]))
+                return self._end(await self._done(begun["stateHash"], shown=shown))
         raise _too_late(self._within, f"the address stays good until {begun['expiresAt']}")
 
     async def at_loopback(self) -> None:
@@ -125,17 +127,15 @@ class _Waiting:
             raise IntegrationError(ErrorCode.AUTH_ERROR, f"{told}: {named}" if named else told)
         return pages.completed(status)
 
-    async def _done(self, state_hash: str) -> JsonObject:
-        """The status once the authorization is over: its state is used up or expired, or the workflow shows it no
-        longer (a refused device code)."""
-        was_shown = False
-        while True:
-            shown = "authorizationUrl" in await self._connection.status()
-            if (was_shown and not shown) or await pending(self._database, state_hash) is None:
-                # It waits its turn, so what used the state up has also written what came of it.
-                return await self._connection.update("await_settled")
-            was_shown = was_shown or shown
+    async def _done(self, state_hash: str, *, shown: bool) -> JsonObject:
+        """The status once the authorization is over: its state is used up or expired, or the workflow, which had
+        `shown` it, does so no longer (a refused device code)."""
+        while await pending(self._database, state_hash) is not None:
+            if shown and "authorizationUrl" not in await self._connection.status():
+                break
             await asyncio.sleep(_POLL_S)
+        # It waits its turn, so what used the state up has also written what came of it.
+        return await self._connection.update("await_settled")
 
     async def _show(self, begun: JsonObject) -> None:
         url, code = begun["authorizationUrl"], begun.get("userCode")

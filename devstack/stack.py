@@ -171,6 +171,8 @@ def _environment(data_dir: DataDir, ports: StackPorts, cluster: postgres.Cluster
         "INTEGRATIONS_GATEWAY_LISTEN": f"{HOST}:{ports.gateway}",
         "INTEGRATIONS_TASK_QUEUE": TASK_QUEUE,
         "INTEGRATIONS_EGRESS_ALLOW": _LOOPBACK,
+        # The one setting of the caller's that a stack takes over: only he knows where his pages are.
+        "INTEGRATIONS_RETURN_URLS": os.environ.get("INTEGRATIONS_RETURN_URLS", ""),
         "TEMPORAL_ADDRESS": f"{HOST}:{ports.temporal}",
         "TEMPORAL_NAMESPACE": temporal.NAMESPACE,
         "TEMPORAL_CONFIG_FILE": str(data_dir.temporal_config),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RawValue
@@ -11,7 +11,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 from integration_service.workflows.inputs import NOTHING, read_input
 from integration_service.workflows.messages import Turn, as_application_error, read_message
-from integration_service.workflows.oauth_connection import OAuthConnection
+from integration_service.workflows.oauth_connection import EXCHANGE_TIMEOUT, REQUEST_TIMEOUT, OAuthConnection
 
 with workflow.unsafe.imports_passed_through():
     from integration_service.contracts import connections as names
@@ -51,15 +51,9 @@ with workflow.unsafe.imports_passed_through():
     from integration_service.contracts.wire import JsonObject, format_time, parse
 
 Status = IntegrationInstanceStatus
-Result = TypeVar("Result")
 
-_STORAGE_TIMEOUT = timedelta(seconds=30)
 _TEST_TIMEOUT = timedelta(minutes=2)
-_HEARTBEAT_TIMEOUT = timedelta(seconds=15)
 _REFUSED = (ErrorCode.AUTH_ERROR, "HTTP_401", "HTTP_403")
-_REQUEST_TIMEOUT = timedelta(minutes=2)
-_EXCHANGE_TIMEOUT = timedelta(minutes=5)
-_SLOW_DOWN = timedelta(seconds=5)
 
 
 @workflow.defn(name=CONNECT_INSTANCE)
@@ -219,7 +213,7 @@ class ConnectInstance(OAuthConnection):
         wanted = read_message(SubmitCredentials, message)
         async with self._turn():
             stored = StoreCredential(instance=self._known.instance, sealed=wanted.sealed)
-            found = await self._activity(names.STORE_CREDENTIAL, stored, ConnectionState, within=_EXCHANGE_TIMEOUT)
+            found = await self._activity(names.STORE_CREDENTIAL, stored, ConnectionState, within=EXCHANGE_TIMEOUT)
             self._see(found)
             await self._settle()
         return self.status()
@@ -237,7 +231,7 @@ class ConnectInstance(OAuthConnection):
                 )
             begun = BeginAuthorization(instance=state.instance, wanted=wanted)
             self._pending = await self._activity(
-                oauth.BEGIN_AUTHORIZATION, begun, PendingAuthorization, within=_REQUEST_TIMEOUT
+                oauth.BEGIN_AUTHORIZATION, begun, PendingAuthorization, within=REQUEST_TIMEOUT
             )
             if state.instance.status is Status.DISCONNECTED:
                 await self._write(Status.PENDING_AUTHENTICATION, None)

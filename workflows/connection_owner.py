@@ -39,12 +39,7 @@ Status = IntegrationInstanceStatus
 Result = TypeVar("Result")
 
 _STORAGE_TIMEOUT = timedelta(seconds=30)
-_TEST_TIMEOUT = timedelta(minutes=2)
 _HEARTBEAT_TIMEOUT = timedelta(seconds=15)
-_REFUSED = (ErrorCode.AUTH_ERROR, "HTTP_401", "HTTP_403")
-_REQUEST_TIMEOUT = timedelta(minutes=2)
-_EXCHANGE_TIMEOUT = timedelta(minutes=5)
-_SLOW_DOWN = timedelta(seconds=5)
 
 
 _WHAT_TO_DO = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import timedelta
-from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -26,6 +25,7 @@ with workflow.unsafe.imports_passed_through():
     from integration_service.contracts.errors import (
         ErrorCode,
         IntegrationError,
+        from_failure,
     )
     from integration_service.contracts.instances import (
         InstanceError,
@@ -38,14 +38,9 @@ with workflow.unsafe.imports_passed_through():
     from integration_service.contracts.oauth import PendingAuthorization, PollOutcome, state_hash
 
 Status = IntegrationInstanceStatus
-Result = TypeVar("Result")
 
-_STORAGE_TIMEOUT = timedelta(seconds=30)
-_TEST_TIMEOUT = timedelta(minutes=2)
-_HEARTBEAT_TIMEOUT = timedelta(seconds=15)
-_REFUSED = (ErrorCode.AUTH_ERROR, "HTTP_401", "HTTP_403")
-_REQUEST_TIMEOUT = timedelta(minutes=2)
-_EXCHANGE_TIMEOUT = timedelta(minutes=5)
+REQUEST_TIMEOUT = timedelta(minutes=2)
+EXCHANGE_TIMEOUT = timedelta(minutes=5)
 _SLOW_DOWN = timedelta(seconds=5)
 
 
@@ -67,7 +62,7 @@ class OAuthConnection(ConnectionOwner):
         ref = self._ref()
         wanted = oauth.RefreshToken(instance_id=ref.instance_id, scope=ref.scope, generation=0)
         await self._activity(
-            oauth.REFRESH_TOKEN, wanted, oauth.TokenState, within=_REQUEST_TIMEOUT, beats=True, attempts=1
+            oauth.REFRESH_TOKEN, wanted, oauth.TokenState, within=REQUEST_TIMEOUT, beats=True, attempts=1
         )
         self._see(await self._activity(names.LOAD_CONNECTION, ref, ConnectionState))
 
@@ -81,9 +76,16 @@ class OAuthConnection(ConnectionOwner):
         returned = ReturnedAuthorization(
             instance=self._known.instance, state_hash=hashed, sealed=wanted.sealed, error=wanted.error
         )
-        found = await self._activity(
-            oauth.COMPLETE_AUTHORIZATION, returned, ConnectionState, within=_EXCHANGE_TIMEOUT, beats=True
-        )
+        try:
+            found = await self._activity(
+                oauth.COMPLETE_AUTHORIZATION, returned, ConnectionState, within=EXCHANGE_TIMEOUT, beats=True
+            )
+        except ActivityError as failure:
+            error = from_failure(failure)
+            unread = error is not None and (error.path or "").startswith("sealed")
+            if not unread and self._pending is not None and self._pending.state_hash == hashed:
+                self._pending = None  # its state is used up
+            raise
         self._pending = None
         if wanted.error is None:
             self._see(found)
@@ -117,7 +119,7 @@ class OAuthConnection(ConnectionOwner):
             return interval
         polled = PollDevice(instance=self._known.instance, state_hash=pending.state_hash)
         try:
-            outcome = await self._activity(oauth.POLL_DEVICE, polled, PollOutcome, within=_REQUEST_TIMEOUT, attempts=1)
+            outcome = await self._activity(oauth.POLL_DEVICE, polled, PollOutcome, within=REQUEST_TIMEOUT, attempts=1)
         except ActivityError:
             # No connection, no worker: RFC 8628 §3.5 asks for a slower pace.
             return interval * 2
@@ -141,7 +143,7 @@ class OAuthConnection(ConnectionOwner):
         if self._known.token is None:
             return
         with contextlib.suppress(ActivityError):
-            await self._activity(oauth.REVOKE_TOKENS, self._ref(), type(None), within=_REQUEST_TIMEOUT, attempts=2)
+            await self._activity(oauth.REVOKE_TOKENS, self._ref(), type(None), within=REQUEST_TIMEOUT, attempts=2)
 
     async def _erase_credential(self) -> None:
         await self._stop_refresh()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Mapping
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from integration_service.contracts.definitions import OAuth2Config
-
-_SEPARATORS = re.compile(r"[\s,]+")
 
 
 def new_secret() -> str:
@@ -31,7 +28,7 @@ def authorization_url(
     extra: Mapping[str, str],
     rename: Mapping[str, str],
 ) -> str:
-    """Where the person goes. `extra` may add parameters and never replaces one of the protocol's own."""
+    """Where the person goes. Neither `extra` nor the endpoint's own query replaces a parameter of the protocol."""
     asked = {
         "response_type": "code",
         "client_id": client_id,
@@ -44,21 +41,34 @@ def authorization_url(
         challenge = create_s256_code_challenge(verifier)  # type: ignore[no-untyped-call]
         asked |= {"code_challenge": challenge, "code_challenge_method": "S256"}
     own = {rename.get(name, name): value for name, value in asked.items() if value is not None}
-    query = urlencode({**{name: value for name, value in extra.items() if name not in own}, **own})
+    asked_for = {**{name: value for name, value in extra.items() if name not in own}, **own}
     parts = urlsplit(endpoint)
-    return urlunsplit(parts._replace(query=f"{parts.query}&{query}" if parts.query else query, fragment=""))
+    # None may stand twice (RFC 6749 §3.1): a server would take either.
+    kept = parse_qsl(parts.query, keep_blank_values=True)
+    query = parts.query
+    if any(name in asked_for for name, _ in kept):
+        query = urlencode([(name, value) for name, value in kept if name not in asked_for])
+    query = "&".join(text for text in (query, urlencode(asked_for)) if text)
+    return urlunsplit(parts._replace(query=query, fragment=""))
 
 
 def requested_scope(config: OAuth2Config) -> str | None:
     """The definition's scope, joined as the provider wants it."""
-    names = _SEPARATORS.split(config.scope.strip()) if config.scope else []
-    return (config.scope_separator or " ").join(names) or None
+    separator = config.scope_separator or " "
+    names = (config.scope or "").replace(separator, " ").split()
+    return separator.join(names) or None
 
 
 def missing_scope(requested: str | None, granted: str | None, separator: str | None) -> list[str]:
-    """What was asked for and not granted. An answer that names no scope granted all (RFC 6749 §5.1)."""
+    """What was asked for and not granted. An answer that names no scope granted all (RFC 6749 §5.1).
+
+    Providers answer with commas what was asked for with spaces, and the other way round.
+    """
     if requested is None or granted is None:
         return []
-    splits = re.compile(r"[\s,]+" if separator in (None, " ", ",") else rf"(?:\s|{re.escape(separator)})+")
-    given = set(splits.split(granted))
-    return [name for name in splits.split(requested) if name and name not in given]
+    given = {*_names(granted, separator), *granted.split()}
+    return [name for name in _names(requested, separator) if name not in given]
+
+
+def _names(scope: str, separator: str | None) -> list[str]:
+    return scope.replace(separator or " ", " ").replace(",", " ").split()

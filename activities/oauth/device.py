@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
-from integration_service.activities.oauth.authorization import requested_scope
-from integration_service.activities.oauth.token_request import client_request
+from integration_service.activities.oauth.answers import read_object, text_at
+from integration_service.activities.oauth.discovery import is_http_url
+from integration_service.activities.oauth.refusal import TokenRefused, check_answer
+from integration_service.activities.oauth.token_expiry import seconds
+from integration_service.activities.oauth.token_request import beginning, client_request, plain_mapping
 from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
 from integration_service.contracts.definitions import OAuth2Config
-from integration_service.contracts.errors import ErrorCode, IntegrationError
-from integration_service.contracts.oauth import OAuthClientRecord, TokenRequestMapping
+from integration_service.contracts.errors import ErrorCode
+from integration_service.contracts.oauth import OAuthClientRecord, TokenResponseMapping
 from integration_service.contracts.wire import JsonObject
 
 _INTERVAL = timedelta(seconds=5)
+_SHORTEST_INTERVAL = timedelta(seconds=1)
 _LONGEST_INTERVAL = timedelta(minutes=5)
 _LONGEST_LIFE = timedelta(days=1)
 
@@ -37,40 +39,32 @@ def device_request(
     config: OAuth2Config, client: OAuthClientRecord, *, url: str, values: JsonObject, now: datetime
 ) -> OutboundRequest:
     """The request; `client_id` always stands in the body (RFC 8628 §3.1)."""
-    scope = requested_scope(config)
-    sent = {"client_id": client.client_id, **({"scope": scope} if scope else {})}
-    mapping = TokenRequestMapping(rename=config.token_request.rename if config.token_request else {})
-    return client_request(config, client, sent, mapping=mapping, url=url, values=values, now=now)
+    sent = {**beginning(config, values), "client_id": client.client_id}
+    return client_request(config, client, sent, mapping=plain_mapping(config), url=url, values=values, now=now)
 
 
-def read_device_answer(response: InboundResponse) -> DeviceAuthorization:
-    """Raises IntegrationError UNAVAILABLE (no such answer) or AUTH_ERROR (refused)."""
-    try:
-        found: Any = json.loads(response.body)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or response.status >= 500:
-        raise IntegrationError(ErrorCode.UNAVAILABLE, f"the provider gave no device code (status {response.status})")
+def read_device_answer(response: InboundResponse, *, now: datetime | None = None) -> DeviceAuthorization:
+    """What the server answers (RFC 8628 §3.2). Raises TokenRefused: UNAVAILABLE, RATE_LIMITED or AUTH_ERROR."""
+    body = read_object(response, form_keys=("device_code", "error"))
+    found = check_answer(TokenResponseMapping(), response, body, now=now or datetime.now(UTC))
+    device_code, user_code = text_at(found, "device_code"), text_at(found, "user_code")
     # `verification_url` is what Google called it before the RFC.
-    address = found.get("verification_uri") or found.get("verification_url") or ""
-    codes = [found.get(key) for key in ("device_code", "user_code")]
-    if response.status >= 400 or not all(isinstance(text, str) and text for text in (*codes, address)):
-        raise IntegrationError(ErrorCode.AUTH_ERROR, f"the provider refuses the device flow (status {response.status})")
-    complete = found.get("verification_uri_complete")
-    complete = complete if isinstance(complete, str) and complete else None
-    if any(str(urlsplit(text).scheme) not in ("http", "https") for text in (address, complete or address)):
-        raise IntegrationError(ErrorCode.AUTH_ERROR, "the provider's verification address is no URL")
+    address = text_at(found, "verification_uri") or text_at(found, "verification_url")
+    complete = text_at(found, "verification_uri_complete")
+    if device_code is None or user_code is None or address is None:
+        raise TokenRefused(ErrorCode.UNAVAILABLE, "the provider's answer holds no device code", lost=True)
+    if not is_http_url(address) or not is_http_url(complete or address):
+        raise TokenRefused(ErrorCode.AUTH_ERROR, "the provider's verification address is no URL")
     return DeviceAuthorization(
-        device_code=str(codes[0]),
-        user_code=str(codes[1]),
+        device_code=device_code,
+        user_code=user_code,
         verification_uri=address,
         verification_uri_complete=complete,
         expires_in=_span(found.get("expires_in"), timedelta(minutes=10), most=_LONGEST_LIFE),
-        interval=_span(found.get("interval"), _INTERVAL, most=_LONGEST_INTERVAL),
+        interval=max(_span(found.get("interval"), _INTERVAL, most=_LONGEST_INTERVAL), _SHORTEST_INTERVAL),
     )
 
 
 def _span(value: Any, default: timedelta, *, most: timedelta) -> timedelta:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
-        return default
-    return timedelta(seconds=min(value, most.total_seconds()))
+    number = seconds(value)
+    return default if number is None or number <= 0 else timedelta(seconds=min(number, most.total_seconds()))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from integration_service.activities.oauth.answers import read_object
 from integration_service.activities.outbound.messages import InboundResponse
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 
@@ -23,7 +24,14 @@ class ProviderMetadata:
 
 
 def metadata_urls(issuer: str) -> list[str]:
-    """Where an issuer's metadata may lie: OpenID's place first, then RFC 8414's."""
+    """Where an issuer's metadata may lie: OpenID's place first, then RFC 8414's (§3.1).
+
+    Raises IntegrationError CONFIG_ERROR for an issuer that is no URL, or has a query or fragment (§2).
+    """
+    if not is_http_url(issuer) or {"?", "#"} & set(issuer):
+        raise IntegrationError(
+            ErrorCode.CONFIG_ERROR, "must be an http or https URL without query or fragment", path="oauth2Config.issuer"
+        )
     parts = urlsplit(issuer)
     origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
     return [
@@ -34,29 +42,39 @@ def metadata_urls(issuer: str) -> list[str]:
 
 def read_metadata(issuer: str, response: InboundResponse) -> ProviderMetadata:
     """Raises IntegrationError MALFORMED_RESPONSE, also when they are another issuer's (RFC 8414 §3.3)."""
-    try:
-        found: Any = json.loads(response.body) if response.status == 200 else None
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+    found = read_object(response) if response.status == 200 else None
+    if found is None:
         raise _wrong(f"no metadata there (status {response.status})")
     if found.get("issuer") != issuer:
         raise _wrong("the metadata is another issuer's")
+    secure = urlsplit(issuer).scheme == "https"
     return ProviderMetadata(
-        authorization_endpoint=_url(found, "authorization_endpoint"),
-        token_endpoint=_url(found, "token_endpoint"),
-        revocation_endpoint=_url(found, "revocation_endpoint"),
-        device_authorization_endpoint=_url(found, "device_authorization_endpoint"),
+        authorization_endpoint=_url(found, "authorization_endpoint", secure=secure),
+        token_endpoint=_url(found, "token_endpoint", secure=secure),
+        revocation_endpoint=_url(found, "revocation_endpoint", secure=secure),
+        device_authorization_endpoint=_url(found, "device_authorization_endpoint", secure=secure),
         iss_parameter_supported=found.get("authorization_response_iss_parameter_supported") is True,
     )
 
 
-def _url(found: dict[str, Any], key: str) -> str | None:
+def is_http_url(text: str) -> bool:
+    """Whether a text is an absolute http or https URL, without user and control characters."""
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return sound and parts.username is None and not re.search(r"[\s\\\x00-\x1f\x7f]", text)
+
+
+def _url(found: dict[str, Any], key: str, *, secure: bool) -> str | None:
     value = found.get(key)
     if value is None:
         return None
-    if not isinstance(value, str) or urlsplit(value).scheme not in ("http", "https"):
+    if not isinstance(value, str) or not is_http_url(value):
         raise _wrong(f"{key} is no URL")
+    if secure and urlsplit(value).scheme != "https":
+        raise _wrong(f"{key} is not https, but the issuer is")
     return value
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from datetime import datetime, timedelta
 from typing import Any
 
+from integration_service.activities.oauth.answers import at_path, sound
 from integration_service.activities.oauth.token_answer import Tokens
 from integration_service.contracts.definitions import OAuth2Config
 from integration_service.contracts.errors import ErrorCode, IntegrationError
@@ -22,20 +22,18 @@ def claims_of(id_token: str, *, issuer: str | None, client_id: str, nonce: str |
     Its signature is not: it came from the token endpoint itself (OpenID Connect Core §3.1.3.7 (6)). Raises
     IntegrationError AUTH_ERROR.
     """
-    try:
-        _, payload, _ = id_token.split(".")
-        claims: Any = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (ValueError, binascii.Error, RecursionError):
-        raise _wrong("cannot be read") from None
-    if not isinstance(claims, dict):
-        raise _wrong("cannot be read")
+    claims = _claims(id_token)
     if issuer is not None and claims.get("iss") != issuer:
         raise _wrong("is of another issuer")
     audience = claims.get("aud")
-    if client_id not in (audience if isinstance(audience, list) else [audience]):
+    audiences = audience if isinstance(audience, list) else [audience]
+    if client_id not in audiences:
         raise _wrong("is meant for another client")
+    if len(audiences) > 1 and claims.get("azp", client_id) != client_id:
+        raise _wrong("was issued to another client")
     expires = claims.get("exp")
-    if not isinstance(expires, int | float) or expires < (now - _SKEW).timestamp():
+    # Put so that it fails for what is no number as well.
+    if not isinstance(expires, int | float) or not expires > (now - _SKEW).timestamp():
         raise _wrong("has expired")
     if nonce is not None and claims.get("nonce") != nonce:
         raise _wrong("answers another request")
@@ -43,11 +41,24 @@ def claims_of(id_token: str, *, issuer: str | None, client_id: str, nonce: str |
 
 
 def account_of(config: OAuth2Config, tokens: Tokens, claims: JsonObject | None) -> str | None:
-    """What tells this account from another: the mapped field, else the ID token's `sub`."""
-    if config.token_response is not None and config.token_response.account is not None:
+    """What tells this account from another: the mapped field, of the answer or the ID token, else its `sub`."""
+    mapped = config.token_response.account if config.token_response is not None else None
+    if mapped is not None and tokens.account is not None:
         return tokens.account
-    subject = (claims or {}).get("sub")
-    return subject if isinstance(subject, str) else None
+    found = at_path(claims, mapped or "sub")
+    return str(found) if isinstance(found, str | int) and not isinstance(found, bool) and found != "" else None
+
+
+def _claims(id_token: str) -> JsonObject:
+    try:
+        _, payload, _ = id_token.split(".")
+        claims: Any = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (ValueError, RecursionError):
+        raise _wrong("cannot be read") from None
+    if not isinstance(claims, dict):
+        raise _wrong("cannot be read")
+    whole: JsonObject = sound(claims)
+    return whole
 
 
 def _wrong(why: str) -> IntegrationError:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from integration_service.activities.oauth.token_request import client_request
+from integration_service.activities.oauth.token_request import client_request, plain_mapping
 from integration_service.activities.outbound.messages import OutboundRequest
 from integration_service.contracts.definitions import OAuth2Config
-from integration_service.contracts.oauth import OAuthClientRecord, TokenRequestMapping
+from integration_service.contracts.oauth import OAuthClientRecord
 from integration_service.contracts.wire import JsonObject
 
 
@@ -22,6 +22,5 @@ def revocation_request(
     now: datetime,
 ) -> OutboundRequest:
     """The request, its client authenticated as at the token endpoint."""
-    mapping = TokenRequestMapping(rename=config.token_request.rename if config.token_request else {})
     sent = {"token": token, "token_type_hint": hint}
-    return client_request(config, client, sent, mapping=mapping, url=url, values=values, now=now)
+    return client_request(config, client, sent, mapping=plain_mapping(config), url=url, values=values, now=now)

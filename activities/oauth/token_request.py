@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
+import json
+import re
 import uuid
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
-from pydantic_core import to_json
-
+from integration_service.activities.oauth.answers import sound
 from integration_service.activities.oauth.assertions import sign
 from integration_service.activities.oauth.authorization import requested_scope
 from integration_service.activities.outbound.messages import OutboundRequest
@@ -18,12 +19,15 @@ from integration_service.activities.templates import Template
 from integration_service.contracts.definitions import OAuth2Config
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.oauth import ClientAuthMethod, OAuthClientRecord, TokenRequestMapping
+from integration_service.contracts.oauth_urls import with_parameters
 from integration_service.contracts.wire import JsonObject
 
 _ASSERTION_LIVES = timedelta(minutes=5)
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _CLIENT_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_TEXT = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def client_request(
     authorization: str | None = None
     match method:
         case "client_secret_basic":
+            # Encoded as in a form first (RFC 6749 §2.3.1): either may hold a colon.
             pair = f"{quote_plus(client.client_id)}:{quote_plus(_secret(client))}"
             authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
         case "client_secret_post":
@@ -119,35 +124,45 @@ def client_request(
         case "none":
             sent["client_id"] = client.client_id
     sent = {mapping.rename.get(name, name): value for name, value in sent.items()}
-    sent |= {name: fill(text, values, f"parameters.{name}") for name, text in mapping.parameters.items()}
+    sent |= {name: _fill(text, values, f"tokenRequest.parameters.{name}") for name, text in mapping.parameters.items()}
     request = _encoded(mapping, url, sent)
+    if authorization is not None:
+        request = request.with_secret_header("Authorization", authorization)
     for name, text in mapping.headers.items():
         # What a definition puts here may be a credential of the client.
-        request = request.with_secret_header(name, fill(text, values, f"headers.{name}"))
-    return request.with_secret_header("Authorization", authorization) if authorization else request
+        request = request.with_secret_header(name, _header(name, text, values))
+    return request
+
+
+def plain_mapping(config: OAuth2Config) -> TokenRequestMapping:
+    """How the device and revocation endpoints are asked: by the provider's names and keys, but by POST and a form,
+    and without what belongs to the token request."""
+    given = config.token_request or TokenRequestMapping()
+    return given.model_copy(update={"method": "POST", "encoding": "form", "parameters": {}})
 
 
 def auth_method(config: OAuth2Config, client: OAuthClientRecord) -> ClientAuthMethod:
     """As the definition says, else as the client's registration allows."""
     if config.token_endpoint_auth_method is not None:
         return config.token_endpoint_auth_method
-    if client.client_secret is not None:
+    if client.client_secret:
         return "client_secret_basic"
+    # The assertion of grant jwt_bearer says who the client is (RFC 7521 §4.1).
     return "private_key_jwt" if client.private_key is not None and config.grant != "jwt_bearer" else "none"
 
 
-def fill(text: str, values: JsonObject, key: str) -> str:
-    """A text of the token request over the merged config."""
-    template = Template(text, at=f"oauth2Config.tokenRequest.{key}")
-    return template.render({"params": {}, "config": values, "connection": {}})
+def beginning(config: OAuth2Config, values: JsonObject) -> dict[str, str]:
+    """`additionalParameters` and `scope`: what the first request of a grant without an authorization URL says."""
+    extra = config.additional_parameters or {}
+    filled = {name: _fill(text, values, f"additionalParameters.{name}") for name, text in extra.items()}
+    scope = requested_scope(config)
+    return {**filled, **({"scope": scope} if scope else {})}
 
 
 def _parameters(
     config: OAuth2Config, client: OAuthClientRecord, grant: Grant, *, url: str, values: JsonObject, now: datetime
 ) -> dict[str, str]:
     mapping = config.token_request or TokenRequestMapping()
-    scope = requested_scope(config)
-    scoped = {"scope": scope} if scope else {}
     match grant:
         case CodeGrant(code, redirect_uri, verifier):
             found = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri}
@@ -160,21 +175,36 @@ def _parameters(
             name = mapping.refresh_parameter or mapping.refresh_with
             return {"grant_type": mapping.refresh_grant_type, name: token}
         case ClientCredentialsGrant():
-            return {"grant_type": "client_credentials", **scoped}
+            return {**beginning(config, values), "grant_type": "client_credentials"}
         case DeviceGrant(device_code):
             return {"grant_type": _DEVICE, "device_code": device_code}
         case PasswordGrant(username, password):
-            return {"grant_type": "password", "username": username, "password": password, **scoped}
+            asked = {"grant_type": "password", "username": username, "password": password}
+            return {**beginning(config, values), **asked}
         case JwtBearerGrant():
             claims = {"iss": client.client_id, "sub": client.client_id, "aud": mapping.audience or url}
-            claims |= _filled(mapping.claims, values, "claims")
-            return {"grant_type": _JWT_BEARER, "assertion": _assertion(claims, client, mapping, now), **scoped}
+            claims |= _filled(mapping.claims, values, "tokenRequest.claims")
+            assertion = _assertion(claims, client, mapping, now)
+            return {**beginning(config, values), "grant_type": _JWT_BEARER, "assertion": assertion}
+
+
+def _fill(text: str, values: JsonObject, key: str) -> str:
+    template = Template(text, at=f"oauth2Config.{key}")
+    return template.render({"params": {}, "config": values, "connection": {}})
+
+
+def _header(name: str, text: str, values: JsonObject) -> str:
+    key = f"tokenRequest.headers.{name}"
+    filled = _fill(text, values, key)
+    if not _HEADER_NAME.fullmatch(name) or not _HEADER_TEXT.fullmatch(filled):
+        raise IntegrationError(ErrorCode.CONFIG_ERROR, "cannot stand in a header", path=f"oauth2Config.{key}")
+    return filled
 
 
 def _filled(value: Any, values: JsonObject, key: str) -> Any:
     match value:
         case str():
-            return fill(value, values, key)
+            return _fill(value, values, key)
         case dict():
             return {name: _filled(inner, values, f"{key}.{name}") for name, inner in value.items()}
         case list():
@@ -189,7 +219,8 @@ def _assertion(claims: JsonObject, client: OAuthClientRecord, mapping: TokenRequ
         )
     issued = int(now.timestamp())
     whole = {"iat": issued, "exp": issued + int(_ASSERTION_LIVES.total_seconds()), "jti": str(uuid.uuid4()), **claims}
-    return sign(whole, key_text=client.private_key, key_id=client.key_id, algorithm=mapping.algorithm)
+    said = {name: value for name, value in whole.items() if value is not None}  # null takes a claim away
+    return sign(said, key_text=client.private_key, key_id=client.key_id, algorithm=mapping.algorithm)
 
 
 def _secret(client: OAuthClientRecord) -> str:
@@ -201,11 +232,12 @@ def _secret(client: OAuthClientRecord) -> str:
 
 
 def _encoded(mapping: TokenRequestMapping, url: str, sent: dict[str, str]) -> OutboundRequest:
+    sent = sound(sent)  # a code comes from a browser, and half a surrogate pair cannot be encoded
     accept = ("Accept", "application/json")
     request = OutboundRequest(method=mapping.method, url=url, headers=(accept,), follow_redirects=False)
     if mapping.method == "GET" or mapping.encoding == "query":
-        return replace(request, url=f"{url}{'&' if '?' in url else '?'}{urlencode(sent)}")
+        return replace(request, url=with_parameters(url, sent))
     if mapping.encoding == "json":
-        return replace(request.with_header("Content-Type", "application/json"), body=to_json(sent))
+        return replace(request.with_header("Content-Type", "application/json"), body=json.dumps(sent).encode())
     form = request.with_header("Content-Type", "application/x-www-form-urlencoded")
     return replace(form, body=urlencode(sent).encode())
