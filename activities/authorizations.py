@@ -14,7 +14,7 @@ from integration_service.activities.failures import typed
 from integration_service.activities.oauth.authorization import authorization_url, new_secret, requested_scope
 from integration_service.activities.oauth.provider import Providers, Registration
 from integration_service.activities.oauth.token_answer import TokenRefused
-from integration_service.activities.oauth.token_request import CodeGrant, DeviceGrant
+from integration_service.activities.oauth.token_request import CodeGrant, DeviceGrant, additional_parameters
 from integration_service.activities.tokens import beating
 from integration_service.contracts import oauth as names
 from integration_service.contracts.connections import (
@@ -97,7 +97,7 @@ class AuthorizationActivities:
             scope=scope,
             verifier=verifier,
             nonce=nonce,
-            extra=config.additional_parameters or {},
+            extra=additional_parameters(config, registration.values),
             rename=config.token_request.rename if config.token_request else {},
         )
         secret: JsonObject = {

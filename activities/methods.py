@@ -21,7 +21,7 @@ from integration_service.activities.execution.compiled import CompiledDefinition
 from integration_service.activities.execution.outcome import failure, is_throttle
 from integration_service.activities.execution.pipeline import MethodPipeline, Progress, require_connected
 from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, Park, Parked, ResolvedMethod
-from integration_service.contracts.errors import ErrorCode, IntegrationError, to_application_error, unexpected
+from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError, to_application_error, unexpected
 from integration_service.contracts.instances import IntegrationInstanceStatus, Observed
 from integration_service.contracts.names import connection_workflow_id
 from integration_service.contracts.wire import parse
@@ -138,12 +138,16 @@ class MethodActivities:
     async def _tell_owner(self, error: IntegrationError, progress: Progress) -> None:
         """Let the instance's workflow know that its credential is refused; it alone writes the status."""
         instance = progress.target.instance if progress.target else None
-        if error.code != ErrorCode.AUTH_ERROR or instance is None or instance.credential is None:
+        if instance is None or instance.credential is None or error.decision is not Decision.REAUTHORISE:
             return
+        if instance.status is not IntegrationInstanceStatus.CONNECTED:
+            return  # it knows
+        cause = error.details.get("cause")
+        news = Observed(generation=instance.credential.generation, code=error.code, cause=cause)
         owner = client().get_workflow_handle(connection_workflow_id(instance.id))
         # A terminated owner is no reason to fail differently: the call's own failure says what is wrong.
         with contextlib.suppress(RPCError):
-            await owner.signal("observed", Observed(generation=instance.credential.generation, code=error.code))
+            await owner.signal("observed", news)
 
 
 def client() -> Client:

@@ -66,6 +66,7 @@ class ConnectInstance(OAuthConnection):
         self._wanted: Any = None
         self._failed: ApplicationError | None = None
         self._suspect: int | None = None
+        self._refreshed = False
         self._deleted = False
 
     @workflow.run
@@ -92,6 +93,8 @@ class ConnectInstance(OAuthConnection):
             await workflow.wait_condition(self._has_work)
             if self._given_up is not None:
                 await self._give_up()
+            elif self._refreshed:
+                await self._look_at_new_token()
             elif self._suspect is not None:
                 await self._look_again()
             elif self._polls():
@@ -122,8 +125,19 @@ class ConnectInstance(OAuthConnection):
             except ActivityError:
                 workflow.logger.exception("a refused credential could not be proved again")
 
+    async def _look_at_new_token(self) -> None:
+        """The old token was refused; the new one may do."""
+        async with self._writing:
+            self._refreshed = False
+            if self._deleted or self._known.instance.status is not Status.AUTH_ERROR:
+                return
+            try:
+                await self._settle()
+            except ActivityError:
+                workflow.logger.exception("a new token could not be proved")
+
     def _has_news(self) -> bool:
-        return self._deleted or self._suspect is not None or self._given_up is not None
+        return self._deleted or self._refreshed or self._suspect is not None or self._given_up is not None
 
     def _has_work(self) -> bool:
         return self._has_news() or self._polls() or workflow.info().is_continue_as_new_suggested()
@@ -185,6 +199,7 @@ class ConnectInstance(OAuthConnection):
             return
         if seen.code == REFRESHED and seen.token is not None:
             self._renewed(seen.token)
+            self._refreshed = self._known.instance.status is Status.AUTH_ERROR
         elif seen.code == ErrorCode.REAUTH_REQUIRED:
             self._given_up = seen
         elif seen.code in _REFUSED:

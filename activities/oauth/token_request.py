@@ -151,10 +151,15 @@ def auth_method(config: OAuth2Config, client: OAuthClientRecord) -> ClientAuthMe
     return "private_key_jwt" if client.private_key is not None and config.grant != "jwt_bearer" else "none"
 
 
+def additional_parameters(config: OAuth2Config, values: JsonObject) -> dict[str, str]:
+    """`additionalParameters` over the merged config."""
+    given = config.additional_parameters or {}
+    return {name: _fill(text, values, f"additionalParameters.{name}") for name, text in given.items()}
+
+
 def beginning(config: OAuth2Config, values: JsonObject) -> dict[str, str]:
     """`additionalParameters` and `scope`: what the first request of a grant without an authorization URL says."""
-    extra = config.additional_parameters or {}
-    filled = {name: _fill(text, values, f"additionalParameters.{name}") for name, text in extra.items()}
+    filled = additional_parameters(config, values)
     scope = requested_scope(config)
     return {**filled, **({"scope": scope} if scope else {})}
 

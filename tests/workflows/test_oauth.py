@@ -125,9 +125,13 @@ async def test_manual_strategy_refreshes_by_hand_only(setting: Setting, world: W
         await world.call(instance, "get", {"id": 1})
     assert caught.value.code == "AUTH_ERROR"
     assert refreshes(identity) == before
+    await eventually(lambda: _with_status(world, instance, "AUTH_ERROR"))
     await world.integrations.refresh(instance["id"])
     assert refreshes(identity) == before + 1
-    assert "nextRefreshAt" not in await world.connection(instance).status()
+    # The new token is proved by itself: nobody has to say that it is good again.
+    status = await eventually(lambda: _with_status(world, instance, "CONNECTED"))
+    assert "nextRefreshAt" not in status
+    assert (await world.call(instance, "get", {"id": 1})).status_code == 200
 
 
 async def test_a_revoked_connection_waits_for_its_person_and_goes_on(
