@@ -18,7 +18,7 @@ from integration_service.contracts.oauth import OAuthClientRecord, TokenResponse
 from integration_service.contracts.wire import JsonObject
 
 _INTERVAL = timedelta(seconds=5)
-_SHORTEST_INTERVAL = timedelta(seconds=1)
+_SHORTEST = timedelta(seconds=1)
 _LONGEST_INTERVAL = timedelta(minutes=5)
 _LONGEST_LIFE = timedelta(days=1)
 
@@ -61,10 +61,12 @@ def read_device_answer(response: InboundResponse, *, now: datetime | None = None
         verification_uri=address,
         verification_uri_complete=complete,
         expires_in=_span(found.get("expires_in"), timedelta(minutes=10), most=_LONGEST_LIFE),
-        interval=max(_span(found.get("interval"), _INTERVAL, most=_LONGEST_INTERVAL), _SHORTEST_INTERVAL),
+        interval=_span(found.get("interval"), _INTERVAL, most=_LONGEST_INTERVAL),
     )
 
 
 def _span(value: Any, default: timedelta, *, most: timedelta) -> timedelta:
     number = seconds(value)
-    return default if number is None or number <= 0 else timedelta(seconds=min(number, most.total_seconds()))
+    if number is None or number <= 0:
+        return default
+    return max(timedelta(seconds=min(number, most.total_seconds())), _SHORTEST)
