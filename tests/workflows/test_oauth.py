@@ -27,6 +27,8 @@ from tests.identity import Identity, identity_provider
 from tests.waiting import eventually
 from tests.world import World, method
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 async def identity() -> AsyncIterator[Identity]:
@@ -174,7 +176,6 @@ async def test_a_provider_in_trouble_changes_no_status(
     assert (await world.integrations.refresh(instance["id"]))["generation"] == 2
 
 
-@pytest.mark.slow
 async def test_a_lost_answer_is_told_from_a_revocation(setting: Setting, world: World, identity: Identity) -> None:
     """Without grace the provider takes the second send for theft; the connection says what happened."""
     instance = await setting.connected()
