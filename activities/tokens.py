@@ -109,7 +109,7 @@ class TokenActivities:
             if not was_sent(error):
                 await self._answered(instance.id, generation, intent, lost=False)
             raise
-        return await self._store(instance, generation, held, tokens, registration.config)
+        return await self._store(instance, generation, held, tokens, registration)
 
     async def _refused(
         self, instance: InstanceForCall, generation: int, refused: TokenRefused, intent: Intent
@@ -137,7 +137,7 @@ class TokenActivities:
         generation: int,
         held: IntegrationCredential | None,
         tokens: Tokens,
-        config: OAuth2Config,
+        registration: Registration,
     ) -> TokenState:
         """Keep trying for as long as the attempt lasts: a new token that is lost may cost the connection."""
         payload = CredentialPayload(
@@ -150,16 +150,24 @@ class TokenActivities:
                     scope=instance.scope,
                     payload=payload,
                     expected=generation,
-                    renewable=renewable(config, payload),
+                    renewable=renewable(registration.config, payload),
                 )
                 break
             except IntegrationError as error:
                 if error.code == ErrorCode.VERSION_CONFLICT:
-                    break  # somebody authorised again meanwhile: theirs is the one that counts
+                    # Somebody authorised again meanwhile: theirs is the one that counts. Or they disconnected.
+                    await self._give_back(instance, registration, tokens)
+                    break
                 if error.decision is not Decision.WAIT:
                     raise
                 await asyncio.sleep(STORE_RETRY.total_seconds())
         return await self._current(instance)
+
+    async def _give_back(self, instance: InstanceForCall, registration: Registration, tokens: Tokens) -> None:
+        """Revoke tokens that nobody will use, unless the same grant may have been authorised again."""
+        with contextlib.suppress(IntegrationError):
+            if (await self._instances.for_call(instance.scope, instance.id)).credential is None:
+                await self._providers.revoke(registration, tokens.credential)
 
     async def _current(self, instance: InstanceForCall) -> TokenState:
         while True:

@@ -156,6 +156,8 @@ class ConnectInstance(OAuthConnection):
                 # A row that was found, and is settled, is adopted as it stands.
                 if self._known.instance.status in (Status.PENDING_CONFIGURATION, Status.PENDING_AUTHENTICATION):
                     await self._settle()
+                elif self._known.token is not None and self._known.instance.status is Status.CONNECTED:
+                    await self._start_refresh(self._known.token)  # it may have been terminated with its owner
             self._see(self._known)
 
     # What others may ask
@@ -195,7 +197,7 @@ class ConnectInstance(OAuthConnection):
             workflow.logger.warning("a signal `observed` could not be read")
             return
         await self._opened()
-        if seen.generation < self._known.generation:
+        if self._known.generation == 0 or seen.generation < self._known.generation:
             return
         if seen.code == REFRESHED and seen.token is not None:
             self._renewed(seen.token)

@@ -83,17 +83,17 @@ class RefreshOAuth:
             self._broken = as_application_error(error)
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise self._broken from None
-        while not self._ended:
+        while True:
             await self._sleep()
             if self._is_due():
                 async with self._requesting:
                     if self._is_due():
                         await self._request()
-            elif not self._ended and _is_long():
+            elif self._ended or _is_long():
                 await workflow.wait_condition(workflow.all_handlers_finished)
-                if not self._ended:
-                    workflow.continue_as_new({"wanted": self._input, "state": self._state()})
-        await workflow.wait_condition(workflow.all_handlers_finished)
+                if self._ended:  # still: somebody may have authorised again meanwhile
+                    return
+                workflow.continue_as_new({"wanted": self._input, "state": self._state()})
 
     async def _open(self) -> None:
         expected = refresh_workflow_id(self._input.instance_id)
@@ -132,6 +132,7 @@ class RefreshOAuth:
         except IntegrationError:
             workflow.logger.warning("a signal `credential_changed` could not be read")
             return
+        self._ended = False
         if self._token is None or token != self._token:
             self._take(token)
             self._show()

@@ -14,10 +14,12 @@ import httpx2
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from temporalio.client import WorkflowExecutionStatus
 
 from integration_service.contracts.calls import MethodCall
 from integration_service.contracts.errors import IntegrationError
-from integration_service.contracts.names import refresh_workflow_id
+from integration_service.contracts.instances import ConnectInstanceInput
+from integration_service.contracts.names import connection_workflow_id, refresh_workflow_id
 from integration_service.contracts.oauth import OAuthClientRecord
 from integration_service.contracts.wire import JsonObject
 from integration_service.devstack.identity import Application
@@ -305,6 +307,30 @@ async def test_disconnect_revokes_at_the_provider(setting: Setting, world: World
     assert "expiresAt" not in status
     await refresher.result()
     assert await _whoami(identity, token) in (401, 403)
+
+
+async def test_what_was_terminated_is_started_by_whoever_needs_it(setting: Setting, world: World) -> None:
+    instance, _ = await _behind_upstream(setting, world)
+    refresher = world.temporal.get_workflow_handle(refresh_workflow_id(instance["id"]))
+    await refresher.terminate("by an operator")
+    assert (await world.call(instance, "get", {"id": 1})).attempts == 1  # it meets a 401
+    assert (await refresher.describe()).status is WorkflowExecutionStatus.RUNNING
+    await refresher.terminate("by an operator")
+    await world.temporal.get_workflow_handle(connection_workflow_id(instance["id"])).terminate("by an operator")
+    adopted = ConnectInstanceInput(instance_id=instance["id"], definition=setting.name, name=instance["name"])
+    assert (await world.integrations.connect(adopted))["status"] == "CONNECTED"
+    assert (await refresher.describe()).status is WorkflowExecutionStatus.RUNNING
+
+
+async def test_disconnect_and_authorise_again(setting: Setting, world: World) -> None:
+    instance = await setting.connected()
+    await world.connection(instance).update("disconnect")
+    again = await setting.authorized(instance)
+    assert again["status"] == "CONNECTED"
+    refresher = world.temporal.get_workflow_handle(refresh_workflow_id(instance["id"]))
+    assert (await refresher.describe()).status is WorkflowExecutionStatus.RUNNING
+    answer = await world.integrations.refresh(instance["id"])
+    assert answer["generation"] == 3  # generations never restart
 
 
 # What tests share
