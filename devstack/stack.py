@@ -172,7 +172,7 @@ def _environment(data_dir: DataDir, ports: StackPorts, cluster: postgres.Cluster
         "INTEGRATIONS_TASK_QUEUE": TASK_QUEUE,
         "INTEGRATIONS_EGRESS_ALLOW": _LOOPBACK,
         # The one setting of the caller's that a stack takes over: only he knows where his pages are.
-        "INTEGRATIONS_RETURN_URLS": os.environ.get("INTEGRATIONS_RETURN_URLS", ""),
+        **{name: value for name, value in os.environ.items() if name == "INTEGRATIONS_RETURN_URLS"},
         "TEMPORAL_ADDRESS": f"{HOST}:{ports.temporal}",
         "TEMPORAL_NAMESPACE": temporal.NAMESPACE,
         "TEMPORAL_CONFIG_FILE": str(data_dir.temporal_config),
