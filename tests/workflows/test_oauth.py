@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,12 +18,10 @@ from integration_service.contracts.calls import MethodCall
 from integration_service.contracts.errors import IntegrationError
 from integration_service.contracts.instances import ConnectInstanceInput
 from integration_service.contracts.names import connection_workflow_id, refresh_workflow_id
-from integration_service.contracts.oauth import OAuthClientRecord
 from integration_service.contracts.wire import JsonObject
-from integration_service.devstack.identity import Application
-from integration_service.storage.oauth_clients import OAuthClients
 from integration_service.storage.vault.keyring import Keyring
 from tests.identity import Identity, identity_provider
+from tests.oauth_setting import Setting
 from tests.waiting import eventually
 from tests.world import World, method
 
@@ -37,38 +33,6 @@ async def identity() -> AsyncIterator[Identity]:
     with tempfile.TemporaryDirectory(prefix="integrations-idp-") as folder:
         async with identity_provider(Path(folder) / "idp") as provider:
             yield provider
-
-
-class Setting:
-    """One definition at the provider, and what tests do with it."""
-
-    def __init__(self, world: World, identity: Identity, keyring: Keyring, name: str) -> None:
-        self.world, self.identity, self.keyring, self.name = world, identity, keyring, name
-
-    async def publish(self, client: Application | None = None, **oauth2: Any) -> None:
-        await self.world.publish(self.identity.definition(self.name, **oauth2))
-        await self.register(client or self.identity.app)
-
-    async def register(self, client: Application) -> None:
-        record = OAuthClientRecord(client_id=client.client_id, client_secret=client.client_secret or None)
-        clients = OAuthClients(self.world.database, self.keyring)
-        await clients.store(scope="global", definition=self.name, client=record)
-
-    async def instance(self) -> JsonObject:
-        return await self.world.connect(self.name, config={"url": self.identity.url})
-
-    async def authorized(self, instance: JsonObject | None = None, **more: Any) -> JsonObject:
-        """Go through the whole flow as a person does; returns the status object."""
-        instance = instance or await self.instance()
-        connection = self.world.connection(instance)
-        begun = await connection.authorize(more or None)
-        page = await self.identity.connect(begun["authorizationUrl"])
-        assert page.status_code == 200, page.text
-        return await connection.status()
-
-    async def connected(self, **oauth2: Any) -> JsonObject:
-        await self.publish(**oauth2)
-        return await self.authorized()
 
 
 @pytest.fixture
@@ -142,7 +106,7 @@ async def test_a_revoked_connection_waits_for_its_person_and_goes_on(
     setting: Setting, world: World, identity: Identity
 ) -> None:
     instance = await setting.connected()
-    await _revoke_elsewhere(setting, instance)
+    await setting.revoke_elsewhere(instance)
     parked = await world.integrations.start_call(
         MethodCall(instance_id=instance["id"], method="whoami", on_auth_error="wait")
     )
@@ -300,7 +264,7 @@ async def test_a_device_shows_a_code(setting: Setting, world: World, identity: I
 async def test_disconnect_revokes_at_the_provider(setting: Setting, world: World, identity: Identity) -> None:
     instance = await setting.connected()
     refresher = world.temporal.get_workflow_handle(refresh_workflow_id(instance["id"]))
-    token = await _access_token(setting, instance)
+    token = (await setting.tokens(instance)).access_token
     assert await _whoami(identity, token) == 200
     status = await world.connection(instance).update("disconnect")
     assert status["status"] == "DISCONNECTED"
@@ -367,38 +331,6 @@ async def _behind_upstream(setting: Setting, world: World, **oauth2: Any) -> tup
 async def _with_status(world: World, instance: JsonObject, status: str) -> JsonObject | None:
     found = await world.connection(instance).status()
     return found if found["status"] == status else None
-
-
-async def _access_token(setting: Setting, instance: JsonObject) -> str:
-    from integration_service.storage.credentials import Credentials
-
-    credentials = Credentials(setting.world.database, setting.keyring)
-    stored = await credentials.load(instance["id"])
-    assert stored is not None
-    opened = await credentials.open(stored)
-    assert opened.oauth2 is not None
-    return opened.oauth2.access_token
-
-
-async def _revoke_elsewhere(setting: Setting, instance: JsonObject) -> None:
-    """As somebody does on the provider's own page: both tokens are dead."""
-    from integration_service.storage.credentials import Credentials
-
-    credentials = Credentials(setting.world.database, setting.keyring)
-    stored = await credentials.load(instance["id"])
-    assert stored is not None
-    opened = await credentials.open(stored)
-    assert opened.oauth2 is not None
-    client = setting.identity.app
-    basic = base64.b64encode(f"{client.client_id}:{client.client_secret}".encode()).decode()
-    async with httpx2.AsyncClient(trust_env=False) as http:
-        for token in (opened.oauth2.refresh_token, opened.oauth2.access_token):
-            answer = await http.post(
-                f"{setting.identity.url}/o/revoke_token/",
-                data={"token": token},
-                headers={"Authorization": f"Basic {basic}"},
-            )
-            assert answer.status_code == 200, json.dumps(answer.text)
 
 
 async def _whoami(identity: Identity, token: str) -> int:

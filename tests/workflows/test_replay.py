@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,15 @@ import pytest
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
-from integration_service.contracts.names import connection_workflow_id
+from integration_service.contracts.calls import MethodCall
+from integration_service.contracts.names import connection_workflow_id, refresh_workflow_id
+from integration_service.contracts.wire import JsonObject
 from integration_service.plugin import IntegrationPlugin
+from integration_service.storage.vault.keyring import Keyring
+from tests.identity import identity_provider
+from tests.oauth_setting import Setting
 from tests.upstream import json_answer
+from tests.waiting import eventually
 from tests.world import World, definition_file
 
 _STORED = sorted((Path(__file__).parent.parent / "histories").glob("*.json"))
@@ -31,7 +38,7 @@ async def test_a_stored_history_replays(path: Path) -> None:
 
 
 def test_there_is_a_stored_history_of_every_workflow() -> None:
-    assert {path.stem.split("-")[0] for path in _STORED} == {"ConnectInstance", "ExecuteMethod"}
+    assert {path.stem.split("-")[0] for path in _STORED} == {"ConnectInstance", "ExecuteMethod", "RefreshOAuth"}
 
 
 async def test_new_histories_replay(world: World, name: str) -> None:
@@ -46,15 +53,43 @@ async def test_new_histories_replay(world: World, name: str) -> None:
     await world.integrations.call(_call(instance), workflow_id=f"{name}-call")
     await world.connection(instance).update("disconnect")
     await world.connection(instance).update("delete")
-    for kind, workflow_id in (
-        ("ExecuteMethod-retry-throttle", f"{name}-call"),
-        ("ConnectInstance-configure-delete", connection_workflow_id(instance["id"])),
-    ):
-        history = await world.temporal.get_workflow_handle(workflow_id).fetch_history()
-        await _replayer().replay_workflow(history)
-        if folder := os.environ.get("STORE_HISTORIES"):
-            stored = {"workflowId": workflow_id, "history": _without_traces(history.to_json_dict())}
-            (Path(folder) / f"{kind}.json").write_text(json.dumps(stored, indent=1) + "\n")
+    await _replay(world, "ExecuteMethod-retry-throttle", f"{name}-call")
+    await _replay(world, "ConnectInstance-configure-delete", connection_workflow_id(instance["id"]))
+
+
+@pytest.mark.slow
+async def test_new_histories_of_oauth_replay(world: World, name: str, keyring: Keyring) -> None:
+    """Authorise, call, refresh by hand, meet trouble, lose the grant, wait parked, authorise again, delete."""
+    with tempfile.TemporaryDirectory(prefix="integrations-idp-") as folder:
+        async with identity_provider(Path(folder) / "idp") as identity:
+            setting = Setting(world, identity, keyring, name)
+            instance = await setting.connected()
+            identity.fault("status", status=500, body="<html>")
+            await world.integrations.refresh(instance["id"])
+            await world.integrations.refresh(instance["id"])
+            await setting.revoke_elsewhere(instance)
+            call = MethodCall(instance_id=instance["id"], method="whoami", on_auth_error="wait")
+            await world.integrations.start_call(call, workflow_id=f"{name}-parked")
+            await eventually(lambda: _is_lost(world, instance))
+            await setting.authorized(instance)
+            await world.temporal.get_workflow_handle(f"{name}-parked").result()
+            await world.connection(instance).update("delete")
+            await world.temporal.get_workflow_handle(refresh_workflow_id(instance["id"])).result()
+    await _replay(world, "ExecuteMethod-parked", f"{name}-parked")
+    await _replay(world, "ConnectInstance-oauth", connection_workflow_id(instance["id"]))
+    await _replay(world, "RefreshOAuth-trouble-revoked", refresh_workflow_id(instance["id"]))
+
+
+async def _is_lost(world: World, instance: JsonObject) -> bool:
+    return (await world.connection(instance).status())["status"] == "AUTH_ERROR"
+
+
+async def _replay(world: World, kind: str, workflow_id: str) -> None:
+    history = await world.temporal.get_workflow_handle(workflow_id).fetch_history()
+    await _replayer().replay_workflow(history)
+    if folder := os.environ.get("STORE_HISTORIES"):
+        stored = {"workflowId": workflow_id, "history": _without_traces(history.to_json_dict())}
+        (Path(folder) / f"{kind}.json").write_text(json.dumps(stored, indent=1) + "\n")
 
 
 def _without_traces(value: Any) -> Any:
@@ -64,7 +99,5 @@ def _without_traces(value: Any) -> Any:
     return [_without_traces(item) for item in value] if isinstance(value, list) else value
 
 
-def _call(instance: dict[str, object]):  # type: ignore[no-untyped-def]
-    from integration_service.contracts.calls import MethodCall
-
-    return MethodCall(instance_id=str(instance["id"]), method="get", params={"id": 1})
+def _call(instance: JsonObject) -> MethodCall:
+    return MethodCall(instance_id=instance["id"], method="get", params={"id": 1})
