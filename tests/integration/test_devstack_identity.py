@@ -25,6 +25,8 @@ from integration_service.devstack.identity import User
 from integration_service.devstack.identity_tokens import token_hash
 from tests.identity import Identity, identity_provider
 
+pytestmark = pytest.mark.slow
+
 CALLBACK = "http://127.0.0.1:18999/callback"
 
 

@@ -37,6 +37,8 @@ from integration_service.storage.vault.keyring import Keyring
 from tests.integration.standin import StandIn, standing_in
 from tests.world import World, definition_file
 
+pytestmark = pytest.mark.slow
+
 RETURN_URL = "https://app.test/done?tenant=1"
 
 

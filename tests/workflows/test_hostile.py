@@ -18,6 +18,8 @@ from integration_service.contracts.names import connection_workflow_id
 from tests.upstream import json_answer
 from tests.world import World, definition_file, method
 
+pytestmark = pytest.mark.slow
+
 KEY = "987654321098"
 CREDENTIAL = {"type": "api_key", "apiKey": {"key": KEY, "headerOrParam": "X-Key", "inHeader": True}}
 INTEGERS = {"additionalProperties": {"type": "integer"}}

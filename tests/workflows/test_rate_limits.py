@@ -7,6 +7,7 @@ import itertools
 import uuid
 from datetime import timedelta
 
+import pytest
 from temporalio.common import RetryPolicy
 
 from integration_service.activities.outbound.limits import RateLimiter
@@ -14,6 +15,8 @@ from integration_service.contracts.calls import MethodResult
 from integration_service.contracts.definitions import RateLimits
 from tests.upstream import json_answer
 from tests.world import World, definition_file, method
+
+pytestmark = pytest.mark.slow
 
 
 async def test_places_are_given_in_order_and_none_twice(world: World, name: str) -> None:
