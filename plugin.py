@@ -213,6 +213,8 @@ class IntegrationPlugin(SimplePlugin):
                 activities=parts.control_activities,
                 workflows=_CONTROL_WORKFLOWS,
                 workflow_runner=_passing_through(None),
+                # Many, and each waits on the network: tests of a slow upstream must not take a refresh's place.
+                max_concurrent_activities=500,
                 # Longer than a token request may last: an answer that is on its way is stored.
                 graceful_shutdown_timeout=timedelta(seconds=25),
             )

@@ -67,7 +67,7 @@ class AuthorizationActivities:
                 case "authorization_code":
                     return await self._begin_code(begun.instance, begun.wanted, registration)
                 case "device_code":
-                    return await self._begin_device(begun.instance, registration)
+                    return await self._begin_device(begun.instance, begun.wanted, registration)
             raise IntegrationError(
                 ErrorCode.VALIDATION_ERROR,
                 f"grant {registration.config.grant} needs no authorization",
@@ -117,7 +117,9 @@ class AuthorizationActivities:
         )
         return PendingAuthorization(authorization_url=url, expires_at=expires_at, state_hash=hashed)
 
-    async def _begin_device(self, instance: IntegrationInstance, registration: Registration) -> PendingAuthorization:
+    async def _begin_device(
+        self, instance: IntegrationInstance, wanted: Authorize, registration: Registration
+    ) -> PendingAuthorization:
         device = await self._providers.device_code(registration)
         hashed = state_hash(f"{instance.id}.{new_secret()}")
         expires_at = await self._authorizations.begin(
@@ -125,7 +127,7 @@ class AuthorizationActivities:
             instance_id=instance.id,
             scope=instance.scope,
             return_url=None,
-            secret={"deviceCode": device.device_code},
+            secret={"deviceCode": device.device_code, "anyAccount": wanted.allow_different_account},
             lifetime=min(device.expires_in, _LONGEST_DEVICE_FLOW),
         )
         return PendingAuthorization(
@@ -197,15 +199,24 @@ class AuthorizationActivities:
                 return PollOutcome(refused="expired_token")
             registration = await self._exchange.registration(instance)
             try:
-                await self._exchange.spend(instance, registration, DeviceGrant(secret["deviceCode"]))
+                await self._exchange.spend(
+                    instance,
+                    registration,
+                    DeviceGrant(secret["deviceCode"]),
+                    any_account=bool(secret.get("anyAccount")),
+                )
             except TokenRefused as refused:
                 match refused.error:
                     case "authorization_pending":
                         return PollOutcome()
                     case "slow_down":
                         return PollOutcome(slow_down=True)
-                    case "access_denied" | "expired_token" | "invalid_grant":
-                        return PollOutcome(refused=refused.error)
+                if refused.invalid_grant or refused.code == ErrorCode.AUTH_ERROR:
+                    return PollOutcome(refused=refused.error or "refused")
+                raise
+            except IntegrationError as error:
+                if error.code == ErrorCode.AUTH_ERROR:
+                    return PollOutcome(refused=error.path or "refused")  # another account, a bad ID token
                 raise
             await self._authorizations.erase(instance.id)
             return PollOutcome(done=True)

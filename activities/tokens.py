@@ -216,12 +216,16 @@ class TokenActivities:
     async def revoke(self, ref: ConnectionRef) -> None:
         """Ask the provider to forget the tokens; what it answers changes nothing."""
         async with typed():
-            instance = await self._instances.for_call(ref.scope, ref.instance_id)
-            if instance.credential is None:
-                return
-            held = await self._credentials.open(instance.credential)
-            if held.oauth2 is not None:
-                await self._providers.revoke(await self._registration(instance, held), held.oauth2)
+            revoked: int | None = None
+            while True:
+                instance = await self._instances.for_call(ref.scope, ref.instance_id)
+                # A refresh that was on its way may have brought another token meanwhile: that one too.
+                if instance.credential is None or instance.credential.generation == revoked:
+                    return
+                revoked = instance.credential.generation
+                held = await self._credentials.open(instance.credential)
+                if held.oauth2 is not None:
+                    await self._providers.revoke(await self._registration(instance, held), held.oauth2)
 
 
 def token_state(config: OAuth2Config, stored: StoredCredential) -> TokenState:

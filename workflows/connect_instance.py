@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from datetime import timedelta
 from typing import Any
 
@@ -90,7 +92,10 @@ class ConnectInstance(OAuthConnection):
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise self._failed from None
         while not self._deleted:
-            await workflow.wait_condition(self._has_work)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await workflow.wait_condition(
+                    self._has_work, timeout=self._patience(), timeout_summary="until the next request of a first token"
+                )
             if self._given_up is not None:
                 await self._give_up()
             elif self._refreshed:
@@ -99,6 +104,8 @@ class ConnectInstance(OAuthConnection):
                 await self._look_again()
             elif self._polls():
                 await self._poll_device()
+            elif not self._has_work():
+                await self._ask_again()
             elif not self._deleted:
                 await workflow.wait_condition(workflow.all_handlers_finished)
                 # The handlers that were waited for may have brought work, or the end.
@@ -201,7 +208,8 @@ class ConnectInstance(OAuthConnection):
             return
         if seen.code == REFRESHED and seen.token is not None:
             self._renewed(seen.token)
-            self._refreshed = self._known.instance.status is Status.AUTH_ERROR
+            is_alive = seen.token.expires_at is None or seen.token.expires_at > workflow.now()
+            self._refreshed = is_alive and self._known.instance.status is Status.AUTH_ERROR
         elif seen.code == ErrorCode.REAUTH_REQUIRED:
             self._given_up = seen
         elif seen.code in _REFUSED:
@@ -250,6 +258,7 @@ class ConnectInstance(OAuthConnection):
             self._pending = await self._activity(
                 oauth.BEGIN_AUTHORIZATION, begun, PendingAuthorization, within=REQUEST_TIMEOUT
             )
+            self._interval = timedelta(milliseconds=self._pending.interval_ms or 5_000)
             if state.instance.status is Status.DISCONNECTED:
                 await self._write(Status.PENDING_AUTHENTICATION, None)
             return self._pending.to_wire()
@@ -288,6 +297,8 @@ class ConnectInstance(OAuthConnection):
     async def disconnect(self, message: Any = None) -> JsonObject:
         wanted = read_message(Disconnect, message)
         async with self._turn():
+            # Nobody spends the token any more; then it is revoked, then erased.
+            await self._stop_refresh()
             if wanted.revoke:
                 await self._revoke()
             await self._erase_credential()
@@ -305,8 +316,8 @@ class ConnectInstance(OAuthConnection):
     async def delete(self, message: Any = None) -> JsonObject:
         read_message(Nothing, message)
         async with self._turn():
-            await self._revoke()
             await self._stop_refresh()
+            await self._revoke()
             if self._known.instance.status is not Status.DISCONNECTED:
                 await self._write(Status.DISCONNECTED, None)
             await self._activity(names.DELETE_INSTANCE, self._ref(), type(None))
@@ -350,8 +361,10 @@ class ConnectInstance(OAuthConnection):
             try:
                 await self._request_first_token()
             except ActivityError as failure:
+                self._requests_failed += 1
                 error = from_failure(failure) or IntegrationError(ErrorCode.UNAVAILABLE, "no token could be had")
                 return await self._write(Status.PENDING_AUTHENTICATION, InstanceError.of(error))
+        self._requests_failed = 0
         if self._known.token is not None:
             # Running before CONNECTED is visible: nobody meets a connection that nothing keeps fresh.
             await self._start_refresh(self._known.token)

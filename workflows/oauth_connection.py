@@ -36,12 +36,20 @@ with workflow.unsafe.imports_passed_through():
         refresh_workflow_id,
     )
     from integration_service.contracts.oauth import PendingAuthorization, PollOutcome, state_hash
+    from integration_service.contracts.retry import RetryConfig
 
 Status = IntegrationInstanceStatus
 
 REQUEST_TIMEOUT = timedelta(minutes=2)
 EXCHANGE_TIMEOUT = timedelta(minutes=5)
 _SLOW_DOWN = timedelta(seconds=5)
+_SLOWEST = timedelta(minutes=5)
+_AGAIN = RetryConfig(max_retries=0, backoff_multiplier=2, initial_delay_ms=5_000, max_delay_ms=300_000)
+_WHY = {
+    "revoked": "the provider refuses the refresh token",
+    "outcome_unknown": "an answer of the provider was lost, and now it refuses the refresh token",
+    "no_refresh_token": "the token has expired, and the provider gave none to refresh it with",
+}
 
 
 class OAuthConnection(ConnectionOwner):
@@ -51,6 +59,8 @@ class OAuthConnection(ConnectionOwner):
         super().__init__()
         self._pending: PendingAuthorization | None = None
         self._given_up: Observed | None = None
+        self._interval = timedelta(seconds=5)
+        self._requests_failed = 0
 
     async def _settle(self, *, suspect: bool = False) -> None:
         raise NotImplementedError
@@ -65,6 +75,18 @@ class OAuthConnection(ConnectionOwner):
             oauth.REFRESH_TOKEN, wanted, oauth.TokenState, within=REQUEST_TIMEOUT, beats=True, attempts=1
         )
         self._see(await self._activity(names.LOAD_CONNECTION, ref, ConnectionState))
+
+    def _patience(self) -> timedelta | None:
+        """How long until a first token is asked for again; None where nothing is to be asked."""
+        waits = self._state is not None and self._state.instance.status is Status.PENDING_AUTHENTICATION
+        return _AGAIN.delay_after(self._requests_failed) if waits and self._requests_failed else None
+
+    async def _ask_again(self) -> None:
+        """A machine's token could not be had when the instance was configured: the provider may be back."""
+        async with self._writing:
+            if self._patience() is not None:
+                with contextlib.suppress(ActivityError):
+                    await self._settle()
 
     async def _start_refresh(self, token: oauth.TokenState) -> None:
         ref = self._ref()
@@ -99,33 +121,33 @@ class OAuthConnection(ConnectionOwner):
     async def _poll_device(self) -> None:
         """Ask the provider, at its pace, whether the person has said yes (RFC 8628 §3.5)."""
         pending = self._pending
-        interval = timedelta(milliseconds=(pending and pending.interval_ms) or 5_000)
         while pending is not None and self._pending is pending and not self._has_news():
             with contextlib.suppress(asyncio.TimeoutError):
                 await workflow.wait_condition(
                     lambda: self._pending is not pending or self._has_news(),
-                    timeout=interval,
+                    timeout=self._interval,
                     timeout_summary="until the next poll for the device's authorization",
                 )
                 continue
             async with self._writing:
                 if self._pending is not pending:
                     return
-                interval = await self._poll_once(pending, interval)
+                await self._poll_once(pending)
 
-    async def _poll_once(self, pending: PendingAuthorization, interval: timedelta) -> timedelta:
+    async def _poll_once(self, pending: PendingAuthorization) -> None:
         if workflow.now() >= pending.expires_at:
             self._pending = None
-            return interval
+            return
         polled = PollDevice(instance=self._known.instance, state_hash=pending.state_hash)
         try:
             outcome = await self._activity(oauth.POLL_DEVICE, polled, PollOutcome, within=REQUEST_TIMEOUT, attempts=1)
         except ActivityError:
             # No connection, no worker: RFC 8628 §3.5 asks for a slower pace.
-            return interval * 2
+            self._interval = min(self._interval * 2, _SLOWEST)
+            return
         if outcome.slow_down:
-            return interval + _SLOW_DOWN
-        if outcome.refused is not None:
+            self._interval += _SLOW_DOWN
+        elif outcome.refused is not None:
             self._pending = None
             refusal = IntegrationError(
                 ErrorCode.AUTH_ERROR, "the provider refused the authorization", details={"error": outcome.refused}
@@ -136,7 +158,6 @@ class OAuthConnection(ConnectionOwner):
             self._pending = None
             self._see(await self._activity(names.LOAD_CONNECTION, self._ref(), ConnectionState))
             await self._settle()
-        return interval
 
     async def _revoke(self) -> None:
         """As far as the provider can: what it answers changes nothing here."""
@@ -168,12 +189,12 @@ class OAuthConnection(ConnectionOwner):
                 return
             if known.instance.status not in (Status.CONNECTED, Status.AUTH_ERROR):
                 return
-            lost = seen.cause == "outcome_unknown"
-            why = "an answer of the provider was lost, and now it" if lost else "the provider"
+            cause = seen.cause or "revoked"
+            why = _WHY.get(cause, _WHY["revoked"])
             error = InstanceError(
                 code=ErrorCode.REAUTH_REQUIRED,
-                message=f"{why} refuses the refresh token; authorise the connection again",
-                details={"cause": seen.cause or "revoked"},
+                message=f"{why}; authorise the connection again",
+                details={"cause": cause},
             )
             try:
                 await self._write(Status.AUTH_ERROR, error)

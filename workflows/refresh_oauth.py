@@ -50,6 +50,8 @@ _REQUEST_TIMEOUT = timedelta(minutes=10)
 _HEARTBEAT_TIMEOUT = timedelta(seconds=15)
 _MAX_EVENTS = 1000
 _EARLIEST_PART_OF_MARGIN = 0.6
+_SHORTEST_PAUSE = timedelta(seconds=1)
+"""Between two tokens, even if they are born dead: a provider's clock may be wrong, or its `expires_in` 0."""
 _BACKOFF = RetryConfig(max_retries=0, backoff_multiplier=2, initial_delay_ms=1_000, max_delay_ms=60_000)
 
 
@@ -128,12 +130,16 @@ class RefreshOAuth:
     def credential_changed(self, message: Any = None) -> None:
         """An older generation than the one that is known is old news."""
         try:
-            token = parse(CredentialChanged, message).token
+            # When the owner was told that it would be refreshed says nothing about the token.
+            token = parse(CredentialChanged, message).token.model_copy(update={"next_refresh_at": None})
         except IntegrationError:
             workflow.logger.warning("a signal `credential_changed` could not be read")
             return
         self._ended = False
-        if self._token is None or token != self._token:
+        known = self._token
+        is_newer = known is None or (token.generation >= known.generation and token != known)
+        # One that was given up on is tried once more when somebody tests or reconnects the instance.
+        if is_newer or self._is_given_up():
             self._take(token)
             self._show()
 
@@ -153,6 +159,8 @@ class RefreshOAuth:
             raise self._broken
         seen = self._known.generation if wanted.seen_generation is None else wanted.seen_generation
         async with self._requesting:
+            if seen > self._known.generation:
+                await self._request()  # stored, and the answer that told so was lost: this learns of it
             # Whoever waited here for somebody else's request has its token now.
             if self._known.generation == seen and not self._ended:
                 must_wait = self._not_before is not None and workflow.now() < self._not_before
@@ -187,7 +195,7 @@ class RefreshOAuth:
             lifetime = token.expires_at - (token.obtained_at or token.expires_at)
             margin = min(timedelta(milliseconds=token.margin_ms), lifetime / 2)
             part = workflow.random().uniform(_EARLIEST_PART_OF_MARGIN, 1)
-            self._due = token.expires_at - margin * part
+            self._due = max(token.expires_at - margin * part, workflow.now() + _SHORTEST_PAUSE)
 
     def _resume(self, state: RefreshState) -> None:
         self._token, self._due = state.token, state.due
@@ -240,6 +248,8 @@ class RefreshOAuth:
         else:
             if self._known.generation <= found.generation:
                 self._take(found)
+                if found.expires_at is not None and found.expires_at <= workflow.now():
+                    self._due = None  # born dead: whoever calls asks for it, no timer does
             told = found.model_copy(update={"next_refresh_at": self._next()})
             await self._tell(Observed(generation=found.generation, code=REFRESHED, token=told))
         self._show()
@@ -263,7 +273,7 @@ class RefreshOAuth:
         self._failures += 1
         delay = _BACKOFF.delay_after(self._failures)
         if (asked := error.details.get("retryAfterMs")) is not None:
-            delay = max(timedelta(milliseconds=asked), timedelta(milliseconds=100))
+            delay = max(delay, timedelta(milliseconds=asked))
         self._not_before = workflow.now() + delay
 
     async def _tell(self, news: Observed) -> None:

@@ -126,7 +126,8 @@ class MethodPipeline:
             await self._limit(attempt, target)
             await self._intend(attempt, target, progress)
             response = await self._send(request, attempt, target, progress)
-            if is_refused_as_expired(response, target.oauth) and not progress.renewed:
+            # A test says what it meets: were it to refresh, a connection whose tokens are all refused would never rest.
+            if is_refused_as_expired(response, target.oauth) and not (progress.renewed or testing):
                 # One refresh and one more send, inside the same attempt: neither spends a try.
                 target, credential = await self._renewed(target, attempt, progress, testing=testing)
                 request = _build(call, attempt, target, credential)

@@ -11,7 +11,7 @@ from integration_service.activities.execution.compiled import CompiledDefinition
 from integration_service.activities.oauth.device import DeviceAuthorization, device_request, read_device_answer
 from integration_service.activities.oauth.discovery import ProviderMetadata, metadata_urls, read_metadata
 from integration_service.activities.oauth.revocation import revocation_request
-from integration_service.activities.oauth.token_answer import Tokens, read_tokens
+from integration_service.activities.oauth.token_answer import TokenRefused, Tokens, read_tokens
 from integration_service.activities.oauth.token_request import Grant, token_request
 from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
 from integration_service.activities.outbound.transport import SendFailed, Transport
@@ -93,14 +93,31 @@ class Providers:
         callback: dict[str, str] | None = None,
         refreshing: bool = False,
     ) -> Tokens:
-        """One token request. Raises TokenRefused or SendFailed."""
+        """One token request, all of it within `within`. Raises TokenRefused or SendFailed."""
+        began = time.monotonic()
         config = registration.config
         given = config.refresh_url if refreshing and config.refresh_url else config.token_url
         url = await self._endpoint(registration, given, "tokenUrl", lambda found: found.token_endpoint)
         now = datetime.now(UTC)
         request = token_request(config, registration.client, grant, url=url, values=registration.values, now=now)
-        response = await self._send(request, within)
-        return read_tokens(config, response, now=now, previous=previous, callback=callback or {})
+        # What a discovery took is gone from the time: the lease of a refresh began before it.
+        left = within - timedelta(seconds=time.monotonic() - began)
+        if left <= timedelta(0):
+            raise IntegrationError(ErrorCode.UNAVAILABLE, "no time was left for the token request")
+        response = await self._send(request, left)
+        try:
+            return read_tokens(config, response, now=now, previous=previous, callback=callback or {})
+        except TokenRefused as refused:
+            if refused.error and refused.error in f"{request.url} {(request.body or b'').decode()}":
+                # A provider that says what it was sent: that is no error code, and may be a secret.
+                raise TokenRefused(
+                    refused.code,
+                    "the provider refuses the token request",
+                    invalid_grant=refused.invalid_grant,
+                    lost=refused.lost,
+                    retry_after=refused.retry_after,
+                ) from None
+            raise
 
     async def authorization_endpoint(self, registration: Registration) -> str:
         return await self._endpoint(
