@@ -35,13 +35,13 @@ class Setting:
     async def instance(self) -> JsonObject:
         return await self.world.connect(self.name, config={"url": self.identity.url})
 
-    async def authorized(self, instance: JsonObject | None = None, **more: Any) -> JsonObject:
+    async def authorized(self, instance: JsonObject | None = None, *, refused: bool = False, **more: Any) -> JsonObject:
         """Go through the whole flow as a person does; returns the status object."""
         instance = instance or await self.instance()
         connection = self.world.connection(instance)
         begun = await connection.authorize(more or None)
         page = await self.identity.connect(begun["authorizationUrl"])
-        assert page.status_code == 200, page.text
+        assert page.status_code == (502 if refused else 200), page.text
         return await connection.status()
 
     async def connected(self, **oauth2: Any) -> JsonObject:

@@ -15,10 +15,13 @@ from starlette.responses import JSONResponse, Response
 from temporalio.client import WorkflowExecutionStatus
 
 from integration_service.contracts.calls import MethodCall
+from integration_service.contracts.credentials import CredentialPayload
+from integration_service.contracts.definitions import IntegrationAuthType
 from integration_service.contracts.errors import IntegrationError
 from integration_service.contracts.instances import ConnectInstanceInput
 from integration_service.contracts.names import connection_workflow_id, refresh_workflow_id
 from integration_service.contracts.wire import JsonObject
+from integration_service.storage.credentials import Credentials
 from integration_service.storage.vault.keyring import Keyring
 from tests.identity import Identity, identity_provider
 from tests.oauth_setting import Setting
@@ -297,10 +300,65 @@ async def test_disconnect_and_authorise_again(setting: Setting, world: World) ->
     assert answer["generation"] == 3  # generations never restart
 
 
+async def test_an_upstream_that_refuses_every_token_causes_no_endless_refreshing(
+    setting: Setting, world: World, identity: Identity
+) -> None:
+    instance, _ = await _behind_upstream(setting, world, tests="get")
+    assert instance["status"] == "AUTH_ERROR"  # it refuses the first token that it sees
+    world.upstream.handler = _refuses_all
+    before = refreshes(identity)
+    await world.integrations.refresh(instance["id"])
+    sends = len(world.upstream.seen)
+    await eventually(lambda: _more_sends(world, sends))  # the new token is proved, and refused
+    for _ in range(5):
+        await world.connection(instance).update("await_settled")
+    assert (await world.connection(instance).status())["status"] == "AUTH_ERROR"
+    assert refreshes(identity) == before + 1
+
+
+async def test_a_machines_first_token_is_asked_for_until_it_comes(
+    setting: Setting, world: World, identity: Identity
+) -> None:
+    file = identity.definition(
+        setting.name, grantType="client_credentials", authorizationUrl=None, scope="read", issuer=None
+    )
+    await world.publish({**file, "connectionTest": "whoami"})
+    await setting.register(identity.machine)
+    identity.fault("status", status=500, body="<html>")
+    instance = await setting.instance()
+    assert (instance["status"], instance["error"]["code"]) == ("PENDING_AUTHENTICATION", "UNAVAILABLE")
+    await eventually(lambda: _with_status(world, instance, "CONNECTED"))
+
+
+async def test_a_token_that_the_refresher_was_not_told_of_is_learnt_and_refreshed(
+    setting: Setting, world: World, identity: Identity
+) -> None:
+    """The activity stored it, and its answer to Temporal was lost with its worker."""
+    instance, good = await _behind_upstream(setting, world)
+    held = await setting.tokens(instance)
+    payload = CredentialPayload(type=IntegrationAuthType.OAUTH2, oauth2=held)
+    credentials = Credentials(world.database, setting.keyring)
+    await credentials.store(instance_id=instance["id"], scope="global", payload=payload, renewable=True)
+    before = refreshes(identity)
+    assert (await world.call(instance, "get", {"id": 1})).status_code == 200
+    assert refreshes(identity) == before + 1
+    assert len(good) == 2
+
+
 # What tests share
 
 
-async def _behind_upstream(setting: Setting, world: World, **oauth2: Any) -> tuple[JsonObject, set[str]]:
+async def _refuses_all(_: Request) -> Response:
+    return JSONResponse({}, 401)
+
+
+async def _more_sends(world: World, before: int) -> bool:
+    return len(world.upstream.seen) > before
+
+
+async def _behind_upstream(
+    setting: Setting, world: World, *, tests: str | None = None, **oauth2: Any
+) -> tuple[JsonObject, set[str]]:
     """A connection whose upstream refuses the first access token that it ever sees, and takes any other."""
     tokens: list[str] = []
 
@@ -320,12 +378,13 @@ async def _behind_upstream(setting: Setting, world: World, **oauth2: Any) -> tup
         {
             **{key: value for key, value in file.items() if key != "connectionTest"},
             "baseUrl": "{config.api}",
-            "methods": [method("get", "GET", "/things/{id}")],
+            "methods": [method("get", "GET", "/things" if tests else "/things/{id}")],
+            **({"connectionTest": tests} if tests else {}),
         }
     )
     await setting.register(setting.identity.app)
     instance = await world.connect(setting.name, config={"url": setting.identity.url, "api": world.upstream.url})
-    return await setting.authorized(instance), good
+    return await setting.authorized(instance, refused=tests is not None), good
 
 
 async def _with_status(world: World, instance: JsonObject, status: str) -> JsonObject | None:
