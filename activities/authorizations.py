@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +17,7 @@ from integration_service.activities.oauth.authorization import authorization_url
 from integration_service.activities.oauth.provider import Providers, Registration
 from integration_service.activities.oauth.token_answer import TokenRefused
 from integration_service.activities.oauth.token_request import CodeGrant, DeviceGrant, additional_parameters
-from integration_service.activities.tokens import beating
+from integration_service.activities.tokens import STORE_RETRY, beating
 from integration_service.contracts import oauth as names
 from integration_service.contracts.connections import (
     BeginAuthorization,
@@ -23,7 +25,7 @@ from integration_service.contracts.connections import (
     PollDevice,
     ReturnedAuthorization,
 )
-from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError
 from integration_service.contracts.instances import IntegrationInstance
 from integration_service.contracts.oauth import Authorize, PendingAuthorization, PollOutcome, state_hash
 from integration_service.contracts.oauth_urls import allowed_return_url, is_loopback_redirect
@@ -88,7 +90,7 @@ class AuthorizationActivities:
         redirect_uri = wanted.redirect_uri or self._redirect_uri
         state = f"{instance.id}.{new_secret()}"
         verifier = new_secret() if config.pkce is not False else None
-        nonce = new_secret() if "openid" in (config.scope or "").split() else None
+        nonce = new_secret() if "openid" in re.split(r"[\s,]+", config.scope or "") else None
         url = authorization_url(
             endpoint=await self._providers.authorization_endpoint(registration),
             client_id=registration.client.client_id,
@@ -177,7 +179,14 @@ class AuthorizationActivities:
             )
         except TokenRefused as refused:
             raise _once(refused, f"the provider refused the code{_named(refused.error)}; authorise again") from None
-        return await self._reader.state(instance)
+        while True:
+            try:
+                return await self._reader.state(instance)
+            except IntegrationError as error:
+                # The tokens are stored: an outage now must not look like a lost answer.
+                if error.decision is not Decision.WAIT:
+                    raise
+                await asyncio.sleep(STORE_RETRY.total_seconds())
 
     async def _check_issuer(self, registration: Registration, iss: str | None, *, required: bool) -> None:
         """RFC 9207 §2.4: an answer of another authorization server is a mix-up, or an attack."""

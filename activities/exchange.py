@@ -66,9 +66,10 @@ class Exchange:
         Raises IntegrationError: TokenRefused, SendFailed, or AUTH_ERROR for another account or a bad ID token.
         """
         config = registration.config
+        # Read before anything is spent: afterwards an outage of ours must not stand between the tokens and their row.
+        before = await self._held(instance)
         tokens = await self._providers.tokens(registration, grant, callback=callback)
         account = self._account(registration, tokens, nonce)
-        before = await self._held(instance)
         known = before.oauth2.account if before and before.oauth2 else None
         if known is not None and account is not None and known != account and not any_account:
             await self._providers.revoke(registration, tokens.credential)

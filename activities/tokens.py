@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Awaitable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from temporalio import activity
@@ -154,7 +154,7 @@ class TokenActivities:
                 )
                 break
             except IntegrationError as error:
-                if error.code == ErrorCode.VERSION_CONFLICT:
+                if error.code in (ErrorCode.VERSION_CONFLICT, ErrorCode.INSTANCE_NOT_FOUND):
                     # Somebody authorised again meanwhile: theirs is the one that counts. Or they disconnected.
                     await self._give_back(instance, registration, tokens)
                     break
@@ -165,8 +165,12 @@ class TokenActivities:
 
     async def _give_back(self, instance: InstanceForCall, registration: Registration, tokens: Tokens) -> None:
         """Revoke tokens that nobody will use, unless the same grant may have been authorised again."""
-        with contextlib.suppress(IntegrationError):
-            if (await self._instances.for_call(instance.scope, instance.id)).credential is None:
+        try:
+            is_gone = (await self._instances.for_call(instance.scope, instance.id)).credential is None
+        except IntegrationError as error:
+            is_gone = error.code == ErrorCode.INSTANCE_NOT_FOUND
+        if is_gone:
+            with contextlib.suppress(IntegrationError):
                 await self._providers.revoke(registration, tokens.credential)
 
     async def _current(self, instance: InstanceForCall) -> TokenState:
@@ -284,6 +288,10 @@ def _grant(config: OAuth2Config, held: IntegrationCredential | None) -> Grant:
     if held.basic_auth is not None:
         return PasswordGrant(held.basic_auth.username, held.basic_auth.password)
     if not renewable(config, held):
+        expires_at = held.oauth2.expires_at
+        if expires_at is None or expires_at > datetime.now(UTC):
+            # The token that is there is good for all that is known: no reason to ask anybody for another.
+            raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the provider gave no refresh token to refresh with")
         raise IntegrationError(
             ErrorCode.REAUTH_REQUIRED,
             "the provider gave no refresh token",

@@ -108,7 +108,8 @@ def _is_dead(connection: Connection) -> bool:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
+    except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction, PoolTimeout):
+        # Read-only: a standby that was the primary a moment ago.
         # Its text may name host and user; the class says all that a caller can act on.
         raise IntegrationError(ErrorCode.UNAVAILABLE, "the database does not answer") from None
     except psycopg.DataError:

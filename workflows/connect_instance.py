@@ -55,6 +55,7 @@ with workflow.unsafe.imports_passed_through():
 Status = IntegrationInstanceStatus
 
 _TEST_TIMEOUT = timedelta(minutes=2)
+_MACHINE_GRANTS = ("client_credentials", "jwt_bearer")
 _REFUSED = (ErrorCode.AUTH_ERROR, "HTTP_401", "HTTP_403")
 
 
@@ -165,6 +166,8 @@ class ConnectInstance(OAuthConnection):
                     await self._settle()
                 elif self._known.token is not None and self._known.instance.status is Status.CONNECTED:
                     await self._start_refresh(self._known.token)  # it may have been terminated with its owner
+            elif self._known.generation == 0 and self._known.grant in _MACHINE_GRANTS:
+                self._requests_failed = 1  # the run before was asking for a first token
             self._see(self._known)
 
     # What others may ask
@@ -238,9 +241,16 @@ class ConnectInstance(OAuthConnection):
         wanted = read_message(SubmitCredentials, message)
         async with self._turn():
             stored = StoreCredential(instance=self._known.instance, sealed=wanted.sealed)
-            found = await self._activity(names.STORE_CREDENTIAL, stored, ConnectionState, within=EXCHANGE_TIMEOUT)
-            self._see(found)
-            await self._settle()
+            try:
+                found = await self._activity(names.STORE_CREDENTIAL, stored, ConnectionState, within=EXCHANGE_TIMEOUT)
+            except ActivityError as failure:
+                error = from_failure(failure)
+                if error is None or error.code != ErrorCode.REAUTH_REQUIRED:
+                    raise
+                await self._write(Status.AUTH_ERROR, _refused(error))  # a wrong password is an answer
+            else:
+                self._see(found)
+                await self._settle()
         return self.status()
 
     @workflow.update(description="Begin an authorization: the URL that a person opens.")
@@ -356,7 +366,7 @@ class ConnectInstance(OAuthConnection):
             status = Status.PENDING_CONFIGURATION if state.unconfigured else Status.CONFIG_ERROR
             return await self._write(status, None if state.unconfigured else state.config_problem)
         if state.instance.auth_type is not IntegrationAuthType.NONE and state.generation == 0:
-            if state.grant not in ("client_credentials", "jwt_bearer"):
+            if state.grant not in _MACHINE_GRANTS:
                 return await self._write(Status.PENDING_AUTHENTICATION, None)
             try:
                 await self._request_first_token()

@@ -159,7 +159,8 @@ class RefreshOAuth:
             raise self._broken
         seen = self._known.generation if wanted.seen_generation is None else wanted.seen_generation
         async with self._requesting:
-            if seen > self._known.generation:
+            is_held_back = self._not_before is not None and workflow.now() < self._not_before
+            if seen > self._known.generation and not is_held_back and not self._is_given_up():
                 await self._request()  # stored, and the answer that told so was lost: this learns of it
             # Whoever waited here for somebody else's request has its token now.
             if self._known.generation == seen and not self._ended:

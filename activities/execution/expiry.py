@@ -6,6 +6,7 @@ import json
 from datetime import datetime
 from typing import Any
 
+from integration_service.activities.oauth.answers import at_path
 from integration_service.activities.outbound.messages import InboundResponse
 from integration_service.contracts.credentials import IntegrationCredential
 from integration_service.contracts.definitions import OAuth2Config
@@ -34,12 +35,6 @@ def is_refused_as_expired(response: InboundResponse, oauth: OAuth2Config | None)
 
 def _at(body: bytes, path: str) -> Any:
     try:
-        found: Any = json.loads(body)
+        return at_path(json.loads(body), path)
     except (ValueError, RecursionError):
         return None
-    for key in path.split("."):
-        if isinstance(found, list) and key.isdigit():
-            found = found[int(key)] if int(key) < len(found) else None
-        else:
-            found = found.get(key) if isinstance(found, dict) else None
-    return found

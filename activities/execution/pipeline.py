@@ -47,6 +47,11 @@ class Target:
         definition = self.compiled.definition
         return definition.oauth2_config if definition.auth_type is IntegrationAuthType.OAUTH2 else None
 
+    @property
+    def is_renewable(self) -> bool:
+        """Whether there is something to get a newer token with."""
+        return self.instance.credential is not None and self.instance.credential.renewable
+
 
 @dataclass
 class Progress:
@@ -127,7 +132,11 @@ class MethodPipeline:
             await self._intend(attempt, target, progress)
             response = await self._send(request, attempt, target, progress)
             # A test says what it meets: were it to refresh, a connection whose tokens are all refused would never rest.
-            if is_refused_as_expired(response, target.oauth) and not (progress.renewed or testing):
+            if (
+                is_refused_as_expired(response, target.oauth)
+                and target.is_renewable
+                and not (progress.renewed or testing)
+            ):
                 # One refresh and one more send, inside the same attempt: neither spends a try.
                 target, credential = await self._renewed(target, attempt, progress, testing=testing)
                 request = _build(call, attempt, target, credential)

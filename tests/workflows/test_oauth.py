@@ -239,6 +239,8 @@ async def test_a_password_grant_renews_by_itself(setting: Setting, world: World,
     await setting.register(identity.legacy)
     instance = await setting.instance()
     who = {"username": identity.user.username, "password": identity.user.password}
+    wrong = await world.submit(instance, {"type": "oauth2", "basicAuth": {**who, "password": "not it"}})
+    assert wrong["status"] == "AUTH_ERROR"
     status = await world.submit(instance, {"type": "oauth2", "basicAuth": who})
     assert status["status"] == "CONNECTED", status
     assert (await world.call(instance, "whoami")).data == {"user": "ada"}
@@ -343,6 +345,33 @@ async def test_a_token_that_the_refresher_was_not_told_of_is_learnt_and_refreshe
     assert (await world.call(instance, "get", {"id": 1})).status_code == 200
     assert refreshes(identity) == before + 1
     assert len(good) == 2
+
+
+async def test_one_refusal_does_not_end_a_token_that_cannot_be_refreshed(
+    setting: Setting, world: World, identity: Identity
+) -> None:
+    """As GitHub gives them: no expiry, no refresh token. The proof decides, not one odd endpoint."""
+
+    async def odd(request: Request) -> Response:
+        return JSONResponse({}, 401 if request.url.path == "/odd" else 200)
+
+    world.upstream.handler = odd
+    file = identity.definition(setting.name)
+    file["configSchema"]["properties"]["api"] = {"type": "string"}
+    methods = [method("get", "GET", "/things"), method("odd", "GET", "/odd")]
+    await world.publish({**file, "baseUrl": "{config.api}", "connectionTest": "get", "methods": methods})
+    await setting.register(identity.app)
+    instance = await world.connect(setting.name, config={"url": identity.url, "api": world.upstream.url})
+    status = await world.submit(instance, {"type": "oauth2", "oauth2": {"accessToken": "gho-planted"}})
+    assert status["status"] == "CONNECTED"
+    with pytest.raises(IntegrationError) as caught:
+        await world.call(instance, "odd")
+    assert caught.value.code == "AUTH_ERROR"
+    await world.integrations.refresh(instance["id"])
+    for _ in range(3):
+        await world.connection(instance).update("await_settled")
+    assert (await world.connection(instance).status())["status"] == "CONNECTED"
+    assert (await world.call(instance, "get")).status_code == 200
 
 
 # What tests share

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,14 @@ from tests.world import World, definition_file
 _STORED = sorted((Path(__file__).parent.parent / "histories").glob("*.json"))
 
 
+# Names of secrets in token requests and answers, a JSON Web Token, folders, a trace.
+_TELLTALE = re.compile(
+    r"access_?token|refresh_?token\"|client_?secret|password|code_verifier|\beyJ[\w-]+\.eyJ|Bearer |"
+    r"/(?:home|root|tmp|Users|work)/|site-packages|Traceback",
+    re.IGNORECASE,
+)
+
+
 def _replayer() -> Replayer:
     return Replayer(workflows=[], plugins=[IntegrationPlugin()])
 
@@ -39,6 +50,12 @@ async def test_a_stored_history_replays(path: Path) -> None:
 
 def test_there_is_a_stored_history_of_every_workflow() -> None:
     assert {path.stem.split("-")[0] for path in _STORED} == {"ConnectInstance", "ExecuteMethod", "RefreshOAuth"}
+
+
+@pytest.mark.parametrize("path", _STORED, ids=lambda path: path.stem)
+def test_a_stored_history_tells_no_secret_and_no_folder(path: Path) -> None:
+    for text in _texts(json.loads(path.read_text())):
+        assert not _TELLTALE.search(text), text
 
 
 async def test_new_histories_replay(world: World, name: str) -> None:
@@ -97,6 +114,19 @@ def _without_traces(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_traces(item) for key, item in value.items() if key != "stackTrace"}
     return [_without_traces(item) for item in value] if isinstance(value, list) else value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All text of a history, payloads decoded."""
+    match value:
+        case str():
+            yield value
+        case list():
+            for item in value:
+                yield from _texts(item)
+        case dict():
+            for key, item in value.items():
+                yield from _texts(base64.b64decode(item).decode() if key == "data" and isinstance(item, str) else item)
 
 
 def _call(instance: JsonObject) -> MethodCall:
