@@ -1,10 +1,13 @@
-.PHONY: test fast lint types wheel requirements
+.PHONY: test fast soak lint types wheel requirements
 
 test: ## everything, as README says
 	uv run pytest
 
 fast: ## without what needs minutes
 	uv run pytest -m "not slow"
+
+soak: ## the heavy proofs whole: most of an hour; docs/reliability.md has the figures
+	SOAK=1 uv run pytest tests/soak tests/workflows/test_refresh_oauth.py --soak
 
 lint:
 	uv run ruff check .

@@ -1,0 +1,67 @@
+"""Heavy proofs, run by `make soak`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from integration_service.devstack.stack import Stack
+from tests.identity import Identity, identity_provider
+from tests.soak.workers import Workers
+
+Provide = Callable[..., Awaitable[Identity]]
+Measured = Callable[[str], None]
+_measured: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="the heavy proofs whole: they need most of an hour")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--soak", default=False):
+        return
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason="a heavy proof: make soak"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _measured:
+        terminalreporter.section("measured")
+    for line in _measured:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether to run the whole proof. A run that was not pointed at this folder does not know the option."""
+    return bool(request.config.getoption("--soak", default=False))
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Measured:
+    """Says a figure at the end of the run."""
+    return lambda line: _measured.append(f"{request.node.name}: {line}")
+
+
+@pytest.fixture
+async def provide() -> AsyncIterator[Provide]:
+    """Starts an identity provider of the test's own; the options are those of `identity_provider`."""
+    async with AsyncExitStack() as cleanup:
+
+        async def start(**options: object) -> Identity:
+            folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="integrations-idp-"))
+            return await cleanup.enter_async_context(identity_provider(Path(folder) / "idp", **options))
+
+        yield start
+
+
+@pytest.fixture
+def workers(stack: Stack) -> Workers:
+    return Workers(stack)
