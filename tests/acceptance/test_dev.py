@@ -133,4 +133,6 @@ def test_a_demo_ends_with_exit_0_and_leaves_nothing(tmp_path: Path) -> None:
     assert outcomes["submit a wrong password"] == "AUTH_ERROR"
     assert outcomes["submit the right password, sealed"] == "CONNECTED"
     assert outcomes["kinto.list_records"].endswith("record read back: written by a workflow")
-    assert set(Path(tempfile.gettempdir()).glob("integrations-demo-*")) == before
+    assert outcomes["the token is refreshed by its workflow, unasked"].startswith("generation ")
+    # Another demo that ran beside this one may have taken its own away meanwhile.
+    assert set(Path(tempfile.gettempdir()).glob("integrations-demo-*")) - before == set()
