@@ -137,9 +137,10 @@ class RefreshOAuth:
             return
         self._ended = False
         known = self._token
-        is_newer = known is None or (token.generation >= known.generation and token != known)
+        if known is not None and token.generation < known.generation:
+            return
         # One that was given up on is tried once more when somebody tests or reconnects the instance.
-        if is_newer or self._is_given_up():
+        if token != known or self._is_given_up():
             self._take(token)
             self._show()
 
