@@ -118,15 +118,6 @@ async def _prove(world: World, identity: Identity, instance: JsonObject, calls: 
     processes = await _processes(handles)
     assert len(processes) == 3
     failed = Counter(row["code"] for row in await world.audit(instance) if row["status"] != "SUCCEEDED")
-    if failed:
-        for handle in handles:
-            async for event in handle.fetch_history_events():
-                if event.HasField(
-                    "activity_task_started_event_attributes"
-                ) and event.activity_task_started_event_attributes.HasField("last_failure"):
-                    print("DBG last", event.activity_task_started_event_attributes.last_failure)
-                if event.HasField("activity_task_failed_event_attributes"):
-                    print("DBG failed", event.activity_task_failed_event_attributes.failure)
     assert failed == {}, failed
     shares = ", ".join(str(count) for count in sorted(processes.values()))
     return f"{calls} calls in {took:.1f} s over 3 processes ({shares} attempts), 1 token request"
