@@ -19,6 +19,7 @@ from integration_service.contracts.oauth import (
     TokenRequestMapping,
     TokenResponseMapping,
 )
+from integration_service.contracts.pagination import Pagination
 from integration_service.contracts.retry import DEFAULT_RETRY, RetryConfig
 from integration_service.contracts.wire import JsonObject, JsonSchema, Timestamp, WireModel
 
@@ -223,7 +224,7 @@ class IntegrationMethod(WireModel):
     idempotent: bool | None = None
     idempotency_header: HeaderName | None = None
     cache: CacheConfig | None = None
-    pagination: JsonObject | None = None
+    pagination: Pagination | None = None
 
     @property
     def effective_retry(self) -> RetryConfig:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 from integration_service.activities.adapters.http import HttpAdapter
-from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
+from integration_service.activities.adapters.protocol import Adapter, Parsed
 from integration_service.contracts.definitions import DefinitionFile, HttpRequest, IntegrationMethod
 from integration_service.contracts.errors import ErrorCode, IntegrationError
-from integration_service.contracts.wire import JsonObject
 
-
-class Adapter(Protocol):
-    """One method's protocol side."""
-
-    def build(self, *, params: JsonObject, config: JsonObject, connection: JsonObject) -> OutboundRequest:
-        """The request for these params, without its credential."""
-
-    def parse(self, response: InboundResponse) -> Any:
-        """The data of a successful response. Raises IntegrationError MALFORMED_RESPONSE."""
+__all__ = ["Adapter", "Parsed", "adapter_for"]
 
 
 def adapter_for(definition: DefinitionFile, method: IntegrationMethod, *, at: str) -> Adapter:

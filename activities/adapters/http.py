@@ -15,6 +15,7 @@ from email.message import Message
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from integration_service.activities.adapters.protocol import Parsed
 from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
 from integration_service.activities.templates import Template, scalar_text
 from integration_service.activities.url_template import UrlTemplate, path_segment
@@ -57,6 +58,11 @@ class HttpAdapter:
             raise _wrong(f"{at}.body", f"encoding {self._encoding} takes one param: name it")
         self._placed = self._path.params.union(*(template.params for _, template in self._headers))
 
+    @property
+    def idempotent(self) -> bool:
+        """GET, HEAD, OPTIONS, PUT and DELETE are (RFC 9110 §9.2.2)."""
+        return self._request.method not in ("POST", "PATCH")
+
     def build(self, *, params: JsonObject, config: JsonObject, connection: JsonObject) -> OutboundRequest:
         """The request for these params, without its credential.
 
@@ -77,20 +83,12 @@ class HttpAdapter:
             headers.append(("Accept", "application/json, */*;q=0.5"))
         return OutboundRequest(method=self._request.method, url=url, headers=tuple(headers), body=content)
 
-    def parse(self, response: InboundResponse) -> Any:
+    def parse(self, response: InboundResponse) -> Parsed:
         """JSON as data, other text as a string, the rest as ``{"$binary", "contentType"}``; an empty body is None."""
-        body, kind = response.body, response.content_type
-        if not body:
-            return None
-        if "/" not in kind:
-            kind = ""  # absent, or no media type: Temporal's own HTTP API answers `*`
-        if kind in ("application/json", "text/json") or kind.endswith("+json"):
-            return _json(body)
-        if not kind:
-            return _guessed(body, response)
-        if kind.startswith("text/") or kind.endswith(("/xml", "+xml", "/javascript")):
-            return _text(body, response.headers.get("content-type", ""))
-        return _binary(body, response)
+        return Parsed(parse_body(response))
+
+    def refusal(self, response: InboundResponse) -> None:
+        """The status says all."""
 
     def _place(self, params: JsonObject) -> tuple[JsonObject, Any]:
         listed_query, listed_body = set(self._request.query or ()), self._request.body
@@ -125,6 +123,22 @@ class HttpAdapter:
         if not isinstance(body, str):
             raise _wrong(f"params.{self._request.body}", "must be a string")
         return body.encode()
+
+
+def parse_body(response: InboundResponse) -> Any:
+    """A body by its content type. Raises IntegrationError MALFORMED_RESPONSE."""
+    body, kind = response.body, response.content_type
+    if not body:
+        return None
+    if "/" not in kind:
+        kind = ""  # absent, or no media type: Temporal's own HTTP API answers `*`
+    if kind in ("application/json", "text/json") or kind.endswith("+json"):
+        return _json(body)
+    if not kind:
+        return _guessed(body, response)
+    if kind.startswith("text/") or kind.endswith(("/xml", "+xml", "/javascript")):
+        return _text(body, response.headers.get("content-type", ""))
+    return _binary(body, response)
 
 
 def _wrong(path: str, message: str) -> IntegrationError:

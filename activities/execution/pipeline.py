@@ -282,7 +282,8 @@ def _finish(
     if not 200 <= response.status < 300:
         raise _refused(response, authenticated=credential is not None)
     # Redacted first: what breaks the schema may be named by its key, and a key is the upstream's to choose.
-    data, size = redact(target.method.adapter.parse(response), secret_texts(credential, sent=request))
+    parsed = target.method.adapter.parse(response)
+    data, size = redact(parsed.data, secret_texts(credential, sent=request))
     target.method.result.check(
         data, at="data", code=ErrorCode.RESULT_VALIDATION_ERROR, what="the upstream's answer", first_only=True
     )

@@ -21,7 +21,7 @@ def parsed(body: bytes, content_type: str | None = None, **headers: str) -> Any:
     given_ = {name.replace("_", "-"): value for name, value in headers.items()}
     if content_type is not None:
         given_["content-type"] = content_type
-    return ADAPTER.parse(InboundResponse(status=200, headers=given_, body=body))
+    return ADAPTER.parse(InboundResponse(status=200, headers=given_, body=body)).data
 
 
 @pytest.mark.parametrize(
