@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Self
 
@@ -14,7 +15,9 @@ from integration_service.contracts.names import TASK_QUEUE
 from integration_service.contracts.oauth_urls import is_return_url
 
 _PREFIX = "INTEGRATIONS_"
-_LISTS = ("egress_allow", "return_urls")
+_LISTS = ("egress_allow", "return_urls", "gateway_tokens")
+# What a Bearer header can carry (RFC 6750 §2.1), and too long to be guessed.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{32,}=*")
 
 
 def temporal_config(environment: Mapping[str, str] | None = None) -> ClientConnectConfig:
@@ -31,6 +34,10 @@ class Settings(BaseModel):
     `database_url` is a libpq URL and `keyring` a path or an inline key set: both are secrets. `egress_allow` is a
     comma-separated list of CIDR ranges that outbound calls may reach although they are private. `return_urls` are the
     pages that a person may be sent to after an authorization (`allowed_return_url` says how they match).
+
+    `gateway_tokens`, secrets too, are what callers fetch large results with: comma-separated, any of them will do.
+    `results_keyring` is the key set that large results are encrypted under, for workers and the gateway: with one of
+    its own, the gateway can open no credential. Without it they are under `keyring`, which the gateway then needs.
     """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
@@ -42,6 +49,16 @@ class Settings(BaseModel):
     egress_allow: tuple[str, ...] = ()
     return_urls: tuple[str, ...] = ()
     gateway_listen: str = "127.0.0.1:8700"
+    gateway_tokens: tuple[str, ...] = Field(default=(), repr=False)
+    results_keyring: str = Field(default="", repr=False)
+
+    @field_validator("gateway_tokens")
+    @classmethod
+    def _long_tokens(cls, tokens: tuple[str, ...]) -> tuple[str, ...]:
+        for number, token in enumerate(tokens, 1):
+            if not _TOKEN.fullmatch(token):
+                raise ValueError(f"entry {number} is no token: at least 32 of the letters A-Z a-z 0-9 . _ ~ + / -")
+        return tokens
 
     @field_validator("return_urls")
     @classmethod
@@ -67,6 +84,10 @@ class Settings(BaseModel):
             first = error.errors(include_input=False)[0]
             variable = _PREFIX + str(first["loc"][0]).upper()
             raise IntegrationError(ErrorCode.VALIDATION_ERROR, first["msg"], path=variable) from None
+
+    def results_key_source(self) -> str:
+        """The key set of large results, as `Keyring.load` reads it. Raises IntegrationError where there is none."""
+        return self.results_keyring or self.require("keyring")
 
     def require(self, name: str) -> str:
         """A setting that this process cannot do without. Raises IntegrationError naming its variable."""

@@ -151,6 +151,7 @@ class TokenActivities:
                     payload=payload,
                     expected=generation,
                     renewable=renewable(registration.config, payload),
+                    renewal=True,
                 )
                 break
             except IntegrationError as error:

@@ -14,6 +14,7 @@ from integration_service.cli.instance import instance
 from integration_service.cli.keys import keys
 from integration_service.cli.output import print_error, wants_json
 from integration_service.cli.processes import gateway, migrate, worker
+from integration_service.cli.result import result
 from integration_service.cli.schema import schema
 from integration_service.cli.stack import demo, dev
 from integration_service.contracts.errors import ErrorCode, IntegrationError
@@ -25,7 +26,7 @@ def integrations() -> None:
     """Durable, safe calls to other companies' APIs, on Temporal and Postgres."""
 
 
-for _command in (demo, dev, worker, gateway, migrate, definition, instance, call, keys, audit, schema):
+for _command in (demo, dev, worker, gateway, migrate, definition, instance, call, result, keys, audit, schema):
     integrations.add_command(_command)
 
 

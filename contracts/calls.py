@@ -9,7 +9,7 @@ from pydantic import Field
 from integration_service.contracts.definitions import MAX_TIMEOUT_MS
 from integration_service.contracts.names import DEFAULT_SCOPE, MethodName, Scope, Uuid
 from integration_service.contracts.retry import RetryConfig
-from integration_service.contracts.wire import AnswerModel, JsonObject, WireModel
+from integration_service.contracts.wire import AnswerModel, JsonObject, Timestamp, WireModel
 
 DAY_MS = 24 * 3600 * 1000
 MAX_RESULT_BYTES = 1024 * 1024
@@ -33,6 +33,23 @@ class MethodCall(WireModel):
     correlation_id: str | None = Field(default=None, max_length=255, pattern=r"^[^\x00]*$")
 
 
+RESULTS_PATH = "/v1/results/"
+"""Where the gateway serves large results, by id."""
+
+
+class ResultRef(AnswerModel):
+    """A result that is too large to be handed over: what `GET url` with a bearer token gives.
+
+    `sha256` (hex) and `bytes` are of the body: the JSON of `data`, or the raw bytes of a binary result.
+    """
+
+    id: Uuid
+    url: str
+    sha256: str
+    bytes: int
+    expires_at: Timestamp
+
+
 class MethodResult(AnswerModel):
     """What a call gave. `attempts` counts the sends that spent a try."""
 
@@ -48,7 +65,7 @@ class MethodResult(AnswerModel):
     definition_version: str
     errors: list[Any] | None = None
     next_page: Any | None = None
-    result_ref: JsonObject | None = None
+    result_ref: ResultRef | None = None
 
 
 class ResolvedMethod(AnswerModel):

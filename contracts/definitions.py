@@ -234,16 +234,10 @@ class IntegrationMethod(WireModel):
     def effective_timeout_ms(self) -> int:
         return self.timeout_ms or DEFAULT_TIMEOUT_MS
 
-    @property
-    def safe_to_repeat(self) -> bool:
-        """Whether a request may be sent again when its outcome is unknown: idempotent by nature, or keyed."""
-        if self.idempotent is not None:
-            return self.idempotent or self.idempotency_header is not None
-        if self.idempotency_header is not None:
-            return True
-        if isinstance(self.request, HttpRequest):
-            return self.request.method not in ("POST", "PATCH")
-        return False
+    def safe_to_repeat(self, *, by_nature: bool) -> bool:
+        """Whether a request may be sent again when its outcome is unknown: idempotent, or keyed. `by_nature` is what
+        its protocol says of it; the definition's own word goes before."""
+        return (by_nature if self.idempotent is None else self.idempotent) or self.idempotency_header is not None
 
 
 class DefinitionFile(WireModel):

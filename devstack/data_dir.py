@@ -33,6 +33,16 @@ class DataDir:
         return self.path / "keyring.json"
 
     @property
+    def results_keyring(self) -> Path:
+        """The key set of large results: the gateway gets no other."""
+        return self.path / "results-keyring.json"
+
+    @property
+    def gateway_token(self) -> Path:
+        """What large results are fetched with."""
+        return self.path / "gateway-token"
+
+    @property
     def database_passwords(self) -> Path:
         return self.path / "database.json"
 

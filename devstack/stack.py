@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 import signal
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.names import TASK_QUEUE, control_queue
 from integration_service.devstack import placing, postgres, services, temporal
 from integration_service.devstack.claims import await_predecessors, claim_data_dir
-from integration_service.devstack.data_dir import DataDir, open_data_dir
+from integration_service.devstack.data_dir import DataDir, open_data_dir, write_private
 from integration_service.devstack.database import accepts_role, database_url, provide_database
 from integration_service.devstack.options import StackOptions, StackPorts
 from integration_service.devstack.ports import HOST
@@ -90,7 +91,9 @@ class Stack:
         data_dir.prepare_folders()
         await await_predecessors(data_dir.claims, _STOP_SIGNALS)
         ports = StackPorts.claim(self._options)
-        _provide_keyring(data_dir.keyring)
+        for keyring in (data_dir.keyring, data_dir.results_keyring):
+            _provide_keyring(keyring)
+        _provide_token(data_dir.gateway_token)
         cluster = await asyncio.to_thread(postgres.Cluster.open, data_dir, ports.postgres)
         self.ready, self.environment = _ready(ports, cluster), _environment(data_dir, ports, cluster)
         self.http_api = f"http://{HOST}:{ports.temporal_http}"
@@ -151,6 +154,11 @@ def _provide_keyring(path: Path) -> None:
         unfinished.rename(path)  # a kill never leaves half a keyring
 
 
+def _provide_token(path: Path) -> None:
+    if not path.exists():
+        write_private(path, secrets.token_urlsafe(32))
+
+
 def _ready(ports: StackPorts, cluster: postgres.Cluster) -> Ready:
     return Ready(
         temporal=f"{HOST}:{ports.temporal}",
@@ -167,6 +175,8 @@ def _environment(data_dir: DataDir, ports: StackPorts, cluster: postgres.Cluster
     return {
         "INTEGRATIONS_DATABASE_URL": database_url(cluster),
         "INTEGRATIONS_KEYRING": str(data_dir.keyring),
+        "INTEGRATIONS_RESULTS_KEYRING": str(data_dir.results_keyring),
+        "INTEGRATIONS_GATEWAY_TOKENS": data_dir.gateway_token.read_text(encoding="utf-8"),
         "INTEGRATIONS_PUBLIC_URL": f"http://{HOST}:{ports.gateway}",
         "INTEGRATIONS_GATEWAY_LISTEN": f"{HOST}:{ports.gateway}",
         "INTEGRATIONS_TASK_QUEUE": TASK_QUEUE,

@@ -11,24 +11,34 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from temporalio.envconfig import ClientConnectConfig
 
+from integration_service.contracts.calls import RESULTS_PATH
 from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError
 from integration_service.gateway.callback import Callback
 from integration_service.gateway.connections import Connections
+from integration_service.gateway.results import Results
 from integration_service.settings import Settings, temporal_config
 from integration_service.storage.database import Database
+from integration_service.storage.large_results import LargeResults
 from integration_service.storage.seal_keys import current_seal_key
+from integration_service.storage.vault.keyring import Keyring
 
 _EVERY_METHOD = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 
 
 def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None) -> Starlette:
-    """The gateway over one database. It holds no keyring: it can tell the seal key and open nothing.
+    """The gateway over one database. It can tell the seal key and opens nothing; only one that was given tokens holds
+    a key set, that of large results.
 
-    `temporal` says how to reach Temporal, by default what the environment says.
+    `temporal` says how to reach Temporal, by default what the environment says. Raises IntegrationError when a setting
+    is missing or the key set cannot be read.
     """
     database = Database(settings.require("database_url"), max_connections=5)
     connections = Connections(temporal or temporal_config())
     oauth = Callback(database, connections, return_urls=settings.return_urls)
+    results = Results(
+        LargeResults(database, Keyring.load(settings.results_key_source())) if settings.gateway_tokens else None,
+        tokens=settings.gateway_tokens,
+    )
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -50,10 +60,14 @@ def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None
     async def callback(request: Request) -> Response:
         return await oauth(request)
 
+    async def result(request: Request) -> Response:
+        return await results(request)
+
     return Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/v1/seal-key", seal_key),
+            Route(f"{RESULTS_PATH}{{id:path}}", result, methods=["GET"]),
             # The endpoint itself refuses what is not GET, with a page of its own.
             Route("/oauth/callback", callback, methods=_EVERY_METHOD),
         ],

@@ -25,6 +25,7 @@ CREDENTIAL_COLUMNS = (
     "type",
     "schema_version",
     "generation",
+    "epoch",
     "created_at",
     "updated_at",
     "expires_at",
@@ -35,8 +36,8 @@ CREDENTIAL_COLUMNS = (
 _WRITTEN = ("type", "schema_version", "generation", "expires_at", "granted_scope", "renewable", *ENVELOPE_COLUMNS)
 # Both are the compare of a compare-and-set: no row where there was none, or the row that was there, unchanged.
 _INSERT = f"""
-INSERT INTO vault.credentials (id, instance_id, scope, {", ".join(_WRITTEN)})
-SELECT %(id)s, id, %(scope)s, {", ".join(f"%({name})s" for name in _WRITTEN)}
+INSERT INTO vault.credentials (id, instance_id, scope, epoch, {", ".join(_WRITTEN)})
+SELECT %(id)s, id, %(scope)s, %(generation)s, {", ".join(f"%({name})s" for name in _WRITTEN)}
   FROM integrations.instances
  WHERE id = %(instance_id)s AND erased_generation = %(generation)s - 1 FOR SHARE
 ON CONFLICT (instance_id) DO NOTHING
@@ -44,7 +45,8 @@ RETURNING generation
 """
 _UPDATE = f"""
 UPDATE vault.credentials
-   SET {", ".join(f"{name} = %({name})s" for name in _WRITTEN)}, updated_at = now(), quarantined_at = NULL
+   SET {", ".join(f"{name} = %({name})s" for name in _WRITTEN)}, updated_at = now(), quarantined_at = NULL,
+       epoch = CASE WHEN %(renewal)s THEN epoch ELSE %(generation)s END
  WHERE instance_id = %(instance_id)s AND id = %(id)s AND generation = %(generation)s - 1
 RETURNING generation
 """
@@ -59,6 +61,11 @@ class StoredCredential:
     @property
     def generation(self) -> int:
         return int(self.row["generation"])
+
+    @property
+    def epoch(self) -> int:
+        """The generation at which somebody gave the credential: it stays while tokens are only renewed."""
+        return int(self.row["epoch"])
 
     @property
     def expires_at(self) -> datetime | None:
@@ -102,13 +109,15 @@ class Credentials:
         payload: CredentialPayload,
         expected: int | None = None,
         renewable: bool = False,
+        renewal: bool = False,
     ) -> int:
         """Encrypt and keep a credential in place of the one before; returns its generation.
 
         The generation is part of what the secret is bound to, so it is read first and the write is a
         compare-and-set on it. `expected` is the generation that must still be the current one, 0 for none. The
-        write ends the token request that was under way. Raises IntegrationError VERSION_CONFLICT with both
-        generations when another writer came between, or INSTANCE_NOT_FOUND.
+        write ends the token request that was under way. `renewal` says that nobody gave anything new: the epoch
+        stays. Raises IntegrationError VERSION_CONFLICT with both generations when another writer came between, or
+        INSTANCE_NOT_FOUND.
         """
         before = await self._standing(instance_id)
         current = before["generation"] or 0
@@ -129,7 +138,7 @@ class Credentials:
                      ended AS (DELETE FROM integrations.refresh_intents
                                 WHERE instance_id = %(instance_id)s AND EXISTS (SELECT FROM written))
                 SELECT generation FROM written""",
-            {**row, **_in_clear(payload), "renewable": renewable, **envelope.to_row()},
+            {**row, **_in_clear(payload), "renewable": renewable, "renewal": renewal, **envelope.to_row()},
         )
         if written is None:
             raise _conflict(current, (await self._standing(instance_id))["generation"] or 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol
 
 from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
@@ -12,10 +13,14 @@ from integration_service.contracts.wire import JsonObject
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a response says. `errors` stand beside partial data (GraphQL)."""
+    """What a response says. `errors` stand beside partial data (GraphQL).
+
+    `hold_back` is how long the upstream asks callers to wait before the next request, where its body says so.
+    """
 
     data: Any
     errors: list[Any] | None = None
+    hold_back: timedelta | None = None
 
 
 class Adapter(Protocol):

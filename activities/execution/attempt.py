@@ -13,6 +13,8 @@ from integration_service.contracts.calls import Continuation
 from integration_service.contracts.names import execution_key
 
 _FALLBACK_TIME = timedelta(seconds=60)
+FOR_THE_REST = timedelta(seconds=1)
+"""Kept back from an attempt's time for what follows the send."""
 
 
 @dataclass(frozen=True)

@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from integration_service.activities.adapters import Adapter, adapter_for
 from integration_service.activities.auth import check_auth
+from integration_service.activities.execution.pagination import Pages
 from integration_service.activities.schemas import Schema
+from integration_service.activities.transforms import check_expressions
 from integration_service.contracts.definitions import DefinitionFile, IntegrationDefinition, IntegrationMethod
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.wire import JsonObject
 from integration_service.storage.definitions import Definitions
 
-_NOT_YET = ("request_transform", "response_transform", "cache", "pagination")
-
 
 @dataclass(frozen=True)
 class CompiledMethod:
-    """One method, ready to run."""
+    """One method, ready to run. `at` is its path in the definition."""
 
+    at: str
     method: IntegrationMethod
     params: Schema
     result: Schema
     adapter: Adapter
+    pages: Pages | None
+
+    @cached_property
+    def safe_to_repeat(self) -> bool:
+        """Whether a request may be sent again when its outcome is unknown."""
+        return self.method.safe_to_repeat(by_nature=self.adapter.idempotent)
+
+    @property
+    def max_sends(self) -> int:
+        """How many requests one attempt may make, each with a time of its own."""
+        return self.pages.max_pages if self.pages is not None else 1
+
+    @property
+    def expressions(self) -> list[tuple[str, str]]:
+        """Where each of its JSONata expressions stands, and its text."""
+        transforms = (
+            (f"{self.at}.requestTransform", self.method.request_transform),
+            (f"{self.at}.responseTransform", self.method.response_transform),
+        )
+        found = [(at, text) for at, text in transforms if text is not None]
+        return found + (self.pages.expressions if self.pages is not None else [])
 
 
 class CompiledDefinition:
@@ -81,13 +104,12 @@ def check_definition(definition: DefinitionFile, *, publish: bool) -> None:
     """Compile all of a definition before it is stored.
 
     Raises IntegrationError VALIDATION_ERROR with the path of the first thing that could not run. A draft may use
-    what this version cannot run yet; a published definition may not.
+    what cannot be run yet; a published definition may not.
     """
     Schema(definition.config_schema, at="configSchema")
     if publish:
         check_auth(definition)
-    if publish and definition.error_message is not None:
-        raise _not_yet("errorMessage")
+    expressions = [("errorMessage", definition.error_message)] if definition.error_message is not None else []
     for index, method in enumerate(definition.methods):
         at = f"methods[{index}]"
         Schema(method.param_schema, at=f"{at}.paramSchema")
@@ -98,6 +120,8 @@ def check_definition(definition: DefinitionFile, *, publish: bool) -> None:
                 compiled.params.check(
                     {}, at="connectionTest", code=ErrorCode.VALIDATION_ERROR, what="a call without params"
                 )
+            expressions += compiled.expressions
+    check_expressions(expressions)
 
 
 def merge(under: JsonObject, over: JsonObject) -> JsonObject:
@@ -111,17 +135,19 @@ def merge(under: JsonObject, over: JsonObject) -> JsonObject:
 
 def _compile(definition: DefinitionFile, method: IntegrationMethod, index: int) -> CompiledMethod:
     at = f"methods[{index}]"
-    for name in _NOT_YET:
-        if getattr(method, name) is not None:
-            key = IntegrationMethod.model_fields[name].alias
-            raise _not_yet(f"{at}.{key}")
-    return CompiledMethod(
+    compiled = CompiledMethod(
+        at=at,
         method=method,
         params=Schema(method.param_schema, at=f"{at}.paramSchema"),
         result=Schema(method.result_schema, at=f"{at}.resultSchema"),
         adapter=adapter_for(definition, method, at=at),
+        pages=Pages(method.pagination, at=f"{at}.pagination") if method.pagination is not None else None,
     )
-
-
-def _not_yet(path: str) -> IntegrationError:
-    return IntegrationError(ErrorCode.VALIDATION_ERROR, "cannot be run by this version", path=path)
+    for key, wanted in (("cache", method.cache), ("pagination", method.pagination)):
+        if wanted is not None and not (compiled.adapter.idempotent or method.idempotent):
+            raise IntegrationError(
+                ErrorCode.VALIDATION_ERROR,
+                "only for a method that may be called twice without effect: a GET, a query, or `idempotent: true`",
+                path=f"{at}.{key}",
+            )
+    return compiled

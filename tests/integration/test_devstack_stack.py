@@ -215,6 +215,8 @@ async def test_a_life_of_a_stack(start: Start, data_dir: Path) -> None:
     assert found.environment == {
         "INTEGRATIONS_DATABASE_URL": ready["database"],
         "INTEGRATIONS_KEYRING": str(data_dir / "keyring.json"),
+        "INTEGRATIONS_RESULTS_KEYRING": str(data_dir / "results-keyring.json"),
+        "INTEGRATIONS_GATEWAY_TOKENS": (data_dir / "gateway-token").read_text(),
         "INTEGRATIONS_PUBLIC_URL": ready["gateway"],
         "INTEGRATIONS_GATEWAY_LISTEN": ready["gateway"].removeprefix("http://"),
         "INTEGRATIONS_TASK_QUEUE": "integrations",
@@ -223,7 +225,14 @@ async def test_a_life_of_a_stack(start: Start, data_dir: Path) -> None:
         "TEMPORAL_NAMESPACE": "default",
         "TEMPORAL_CONFIG_FILE": str(data_dir / "temporal.toml"),
     }
-    for secret in ("stack.json", "keyring.json", "database.json", "temporal.db"):
+    for secret in (
+        "stack.json",
+        "keyring.json",
+        "results-keyring.json",
+        "gateway-token",
+        "database.json",
+        "temporal.db",
+    ):
         assert mode(data_dir / secret) == 0o600
 
     second = start(data_dir)

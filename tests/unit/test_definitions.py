@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from integration_service.activities.adapters.http import HttpAdapter
 from integration_service.contracts.definitions import (
     DefinitionFile,
     HttpRequest,
@@ -242,7 +243,10 @@ def test_a_request_path_is_rooted_and_only_a_path(path: str) -> None:
 )
 def test_what_may_be_sent_twice_follows_the_verb_unless_said_or_keyed(verb: str, *, safe: bool) -> None:
     def repeatable(**changes: Any) -> bool:
-        return parse(IntegrationMethod, method("m", verb, "/", **changes)).safe_to_repeat
+        parsed = parse(IntegrationMethod, method("m", verb, "/", **changes))
+        assert isinstance(parsed.request, HttpRequest)
+        by_nature = HttpAdapter("https://api.test", parsed.request, at="request").idempotent
+        return parsed.safe_to_repeat(by_nature=by_nature)
 
     assert repeatable() is safe
     assert repeatable(idempotent=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from typing import Any
 
 import pytest
@@ -74,6 +75,73 @@ def test_what_says_json_and_is_none_is_malformed(body: bytes) -> None:
         parsed(body, "application/json")
     assert refused.value.code == ErrorCode.MALFORMED_RESPONSE
     assert body.decode(errors="replace") not in str(refused.value)
+
+
+NOT_PASSED_ON = {
+    "surrogate as bytes": b'"\xed\xa0\x80"',
+    "huge mantissa": b"1" * 400 + b".0",
+    "huge together": b"-" + b"1" * 250 + b"e99",
+    "huge exponent": b"[1e999]",
+    "huge in UTF-16": "[1e999]".encode("utf-16"),
+    "101 deep": b"[" * 101 + b"]" * 101,
+    "101 deep behind wide": b'[{"]]": "[[\\""},' + b"[],{}," * 100 + b"[" * 100 + b"]" * 101,
+}
+
+
+@pytest.mark.parametrize("body", NOT_PASSED_ON.values(), ids=NOT_PASSED_ON)
+def test_json_that_other_readers_cannot_hold_is_malformed(body: bytes) -> None:
+    with pytest.raises(IntegrationError) as refused:
+        parsed(body, "application/json")
+    assert refused.value.code == ErrorCode.MALFORMED_RESPONSE
+
+
+@pytest.mark.parametrize(
+    ("body", "data"),
+    [
+        (b"1.5e99", 1.5e99),
+        (b"0." + b"1" * 300, 1 / 9),
+        (b'"\\ud83d\\ude00"', "\U0001f600"),
+        (b'["\\ud800", {"\\udfff": 1}]', ["\ufffd", {"\ufffd": 1}]),
+        ('{"a": "ü"}'.encode("utf-16"), {"a": "ü"}),
+        (b'["' + b"[" * 200 + b'"' + b",[]" * 200 + b"]", ["[" * 200] + [[]] * 200),
+    ],
+)
+def test_json_at_the_edge_is_data(body: bytes, data: Any) -> None:
+    assert parsed(body, "application/json") == data
+
+
+def test_100_levels_are_data() -> None:
+    assert parsed(b"[" * 100 + b"]" * 100, "application/json") is not None
+
+
+@pytest.mark.parametrize("charset", ["unicode_escape", "utf-7"])
+def test_no_charset_makes_half_a_surrogate_pair(charset: str) -> None:
+    parsed(b"\\ud800+2AA-", f"text/plain; charset={charset}").encode()
+
+
+@pytest.mark.parametrize("name", ["undefined''a", "unicode_escape''%5Cud800", "no-such''a", "punycode''" + "a" * 9000])
+def test_no_file_name_that_an_upstream_sends_breaks_the_call(name: str) -> None:
+    data = parsed(b"x", "application/pdf", content_disposition=f"attachment; filename*={name}")
+    assert data["$binary"] == "eA=="
+    data.get("fileName", "").encode()
+
+
+HOSTILE = {
+    "punycode": (b"a-\xff" * 3_000_000, "text/plain; charset=punycode", ""),
+    "parameters": (b"x", 'text/plain; a="' + ";" * 99_000, ""),
+    "disposition": (b"x", "image/png", 'attachment; a="' + ";" * 99_000),
+    "digits": (b"1" * 10_000_000, "", ""),
+    "rows of digits": (b"[" + (b"1" * 199 + b",") * 50_000 + b"1]", "application/json", ""),
+    "openers": (b"[" * 10_000_000, "", ""),
+    "wide": (b"[" + b"[]," * 500_000 + b"1]", "application/json", ""),
+}
+
+
+@pytest.mark.parametrize(("body", "kind", "disposition"), HOSTILE.values(), ids=HOSTILE)
+def test_large_hostile_answers_do_not_take_long(body: bytes, kind: str, disposition: str) -> None:
+    began = time.process_time()
+    parsed(body, kind, content_disposition=disposition)
+    assert time.process_time() - began < 3  # the slowest takes 0.5 s; quadratic readers take over 5 s
 
 
 @pytest.mark.parametrize("body", [b"NaN", b'{"a": NaN}', b"[-Infinity]"])

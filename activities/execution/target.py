@@ -1,0 +1,85 @@
+"""What a call resolves to, and how far an attempt at it came."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from integration_service.activities.execution.compiled import CompiledDefinition, CompiledMethod
+from integration_service.activities.outbound.messages import InboundResponse
+from integration_service.contracts.definitions import IntegrationAuthType, OAuth2Config
+from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.instances import IntegrationInstanceStatus
+from integration_service.contracts.retry import DEFAULT_RETRY, RetryConfig
+from integration_service.contracts.wire import JsonObject
+from integration_service.storage.instances import InstanceForCall
+
+
+@dataclass(frozen=True)
+class Target:
+    """The instance, its definition and the method, compiled."""
+
+    instance: InstanceForCall
+    compiled: CompiledDefinition
+    method: CompiledMethod
+    config: JsonObject = field(repr=False)
+    """The instance's over the definition's."""
+
+    @property
+    def oauth(self) -> OAuth2Config | None:
+        """The definition's OAuth config, where calls use it."""
+        definition = self.compiled.definition
+        return definition.oauth2_config if definition.auth_type is IntegrationAuthType.OAUTH2 else None
+
+    @property
+    def is_renewable(self) -> bool:
+        """Whether there is something to get a newer token with."""
+        return self.instance.credential is not None and self.instance.credential.renewable
+
+
+@dataclass
+class Progress:
+    """How far an attempt came: what the failure's decision and the log row are made from."""
+
+    started: float = field(default_factory=time.monotonic)
+    target: Target | None = None
+    intended: bool = False
+    renewed: bool = False
+    maybe_sent: bool = False
+    throttled: bool = False
+    """The last answer refused the request for coming too soon: it had no effect."""
+    request_bytes: int = 0
+    response_bytes: int = 0
+    response: InboundResponse | None = None
+    cached: bool = False
+
+    @property
+    def retry(self) -> RetryConfig:
+        return self.target.method.method.effective_retry if self.target else DEFAULT_RETRY
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the request may be sent again: safe by nature, never sent, or refused by a throttle."""
+        return self.target is None or self.target.method.safe_to_repeat or not self.maybe_sent or self.throttled
+
+    @property
+    def outcome_known(self) -> bool:
+        """Whether nothing was sent or the upstream answered."""
+        return not self.maybe_sent or self.response is not None
+
+    def duration_ms(self) -> int:
+        return round((time.monotonic() - self.started) * 1000)
+
+
+def require_connected(instance: InstanceForCall) -> None:
+    """Raises IntegrationError with the code that tells what to do about an instance that is not CONNECTED."""
+    status = instance.status
+    if status is IntegrationInstanceStatus.CONNECTED:
+        return
+    code = {
+        IntegrationInstanceStatus.AUTH_ERROR: ErrorCode.REAUTH_REQUIRED,
+        IntegrationInstanceStatus.CONFIG_ERROR: ErrorCode.CONFIG_ERROR,
+    }.get(status, ErrorCode.INSTANCE_NOT_CONNECTED)
+    raise IntegrationError(
+        code, f"instance {instance.name} is {status}", path="instanceId", details={"status": status.value}
+    )
