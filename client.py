@@ -14,7 +14,7 @@ from temporalio.client import (
     WorkflowHandle,
     WorkflowUpdateFailedError,
 )
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -27,6 +27,7 @@ from integration_service.contracts.names import (
     EXECUTE_METHOD,
     TASK_QUEUE,
     connection_workflow_id,
+    fairness_key,
     refresh_workflow_id,
 )
 from integration_service.contracts.wire import JsonObject, parse
@@ -65,6 +66,8 @@ class Integrations:
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 static_summary=f"{call.method} of {call.instance_id}",
+                # Beside an instance with thousands of calls that wait, another one's call goes next.
+                priority=Priority(fairness_key=fairness_key(call.scope, call.instance_id)),
             )
         return handle
 

@@ -27,28 +27,39 @@ from integration_service.activities.authorizations import AuthorizationActivitie
 from integration_service.activities.connection_reader import ConnectionReader
 from integration_service.activities.connections import ConnectionActivities
 from integration_service.activities.exchange import Exchange
+from integration_service.activities.execution.answers import Answers
+from integration_service.activities.execution.caching import ResponseCache
 from integration_service.activities.execution.compiled import CompiledDefinitions
+from integration_service.activities.execution.pagination import PageTokens
 from integration_service.activities.execution.pipeline import MethodPipeline
+from integration_service.activities.execution.recording import Recorder
+from integration_service.activities.execution.results import Results
+from integration_service.activities.execution.sending import Sender
 from integration_service.activities.methods import MethodActivities
 from integration_service.activities.oauth.provider import Providers
+from integration_service.activities.outbound.breaker import Breakers
 from integration_service.activities.outbound.egress import EgressPolicy
-from integration_service.activities.outbound.limits import RateLimiter
+from integration_service.activities.outbound.limits import RateLimiter, Waiting
 from integration_service.activities.outbound.transport import Transport
 from integration_service.activities.renewal import TokenRenewal
 from integration_service.activities.tokens import TokenActivities
+from integration_service.activities.transforms import Transforms
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.names import SEARCH_ATTRIBUTES, control_queue
 from integration_service.settings import Settings
 from integration_service.storage.audit import AuditLog
 from integration_service.storage.authorizations import Authorizations
+from integration_service.storage.cache import CachedResponses
 from integration_service.storage.credentials import Credentials
 from integration_service.storage.database import Database
 from integration_service.storage.definitions import Definitions
 from integration_service.storage.instances import Instances
+from integration_service.storage.large_results import LargeResults
 from integration_service.storage.oauth_clients import OAuthClients
 from integration_service.storage.refresh_intents import RefreshIntents
 from integration_service.storage.schema_version import check_schema_version
 from integration_service.storage.seal_keys import SealKeys
+from integration_service.storage.upstream_health import BreakerRows
 from integration_service.storage.vault.keyring import Keyring
 from integration_service.storage.waiters import Waiters
 from integration_service.workflows.connect_instance import ConnectInstance
@@ -58,6 +69,8 @@ from integration_service.workflows.refresh_oauth import RefreshOAuth
 _NAME = "integration-service.IntegrationPlugin"
 _CONTROL_WORKFLOWS = (RefreshOAuth,)
 _WORKFLOWS = (ConnectInstance, ExecuteMethod, *_CONTROL_WORKFLOWS)
+_SLOTS = 100
+"""How many method calls a worker runs at once, unless its owner says otherwise: Temporal's own default."""
 _PASSED_THROUGH = ("integration_service.contracts", "pydantic", "pydantic_core", "annotated_types")
 
 
@@ -67,6 +80,7 @@ class _Parts:
 
     database: Database
     transport: Transport
+    transforms: Transforms
     seal_keys: SealKeys
     methods: MethodActivities
     connections: ConnectionActivities
@@ -82,22 +96,36 @@ class _Parts:
         instances, definitions = Instances(database), Definitions(database)
         credentials, seal_keys = Credentials(database, keyring), SealKeys(database, keyring)
         compiled = CompiledDefinitions(definitions)
+        responses = CachedResponses(database, keyring)
         waiters, authorizations = Waiters(database), Authorizations(database, keyring)
         providers = Providers(transport=transport, clients=OAuthClients(database, keyring), definitions=compiled)
         exchange = Exchange(providers=providers, credentials=credentials)
         reader = ConnectionReader(definitions=compiled, credentials=credentials)
+        audit, transforms = AuditLog(database), Transforms()
+        large = LargeResults(database, Keyring.load(settings.results_key_source()), public_url=settings.public_url)
         pipeline = MethodPipeline(
             instances=instances,
             definitions=compiled,
-            credentials=credentials,
-            audit=AuditLog(database),
-            transport=transport,
-            limiter=RateLimiter(database),
-            renewal=TokenRenewal(instances=instances, control_queue=control_queue(task_queue)),
+            sender=Sender(
+                credentials=credentials,
+                audit=audit,
+                transport=transport,
+                limiter=RateLimiter(database),
+                breakers=Breakers(BreakerRows(database)),
+                renewal=TokenRenewal(instances=instances, control_queue=control_queue(task_queue)),
+                waiting=Waiting(_SLOTS // 4),
+            ),
+            answers=Answers(transforms),
+            transforms=transforms,
+            cache=ResponseCache(responses),
+            page_tokens=PageTokens(keyring),
+            results=Results(large),
+            recorder=Recorder(audit),
         )
         return cls(
             database=database,
             transport=transport,
+            transforms=transforms,
             seal_keys=seal_keys,
             methods=MethodActivities(pipeline=pipeline, instances=instances, definitions=compiled, waiters=waiters),
             connections=ConnectionActivities(
@@ -111,6 +139,7 @@ class _Parts:
                 waiters=waiters,
                 authorizations=authorizations,
                 exchange=exchange,
+                responses=responses,
             ),
             authorizations=AuthorizationActivities(
                 authorizations=authorizations,
@@ -163,6 +192,8 @@ class _Parts:
             await self.seal_keys.ensure()
             await self.transport.open()
             stack.push_async_callback(self.transport.close)
+            await self.transforms.open()
+            stack.push_async_callback(self.transforms.close)
             yield
 
 

@@ -13,7 +13,8 @@ from integration_service.activities.exchange import Exchange
 from integration_service.activities.execution.attempt import Attempt
 from integration_service.activities.execution.compiled import CompiledDefinitions
 from integration_service.activities.execution.outcome import failure
-from integration_service.activities.execution.pipeline import MethodPipeline, Progress
+from integration_service.activities.execution.pipeline import MethodPipeline
+from integration_service.activities.execution.target import Progress
 from integration_service.activities.failures import typed
 from integration_service.contracts import connections as names
 from integration_service.contracts.calls import MethodCall
@@ -31,6 +32,7 @@ from integration_service.contracts.definitions import IntegrationAuthType, Integ
 from integration_service.contracts.errors import ErrorCode, IntegrationError, unexpected
 from integration_service.contracts.instances import ConnectInstanceInput, IntegrationInstanceStatus
 from integration_service.storage.authorizations import Authorizations
+from integration_service.storage.cache import CachedResponses
 from integration_service.storage.credentials import Credentials
 from integration_service.storage.definitions import Definitions
 from integration_service.storage.instances import Instances
@@ -54,7 +56,9 @@ class ConnectionActivities:
         waiters: Waiters,
         authorizations: Authorizations,
         exchange: Exchange,
+        responses: CachedResponses,
     ) -> None:
+        self._responses = responses
         self._instances = instances
         self._definitions = definitions
         self._compiled = compiled
@@ -132,6 +136,7 @@ class ConnectionActivities:
         async with typed():
             await self._credentials.erase(ref.instance_id)
             await self._authorizations.erase(ref.instance_id)
+            await self._responses.forget(ref.instance_id)
             return await self._reader.state(await self._instances.find(ref.scope, ref.instance_id))
 
     @activity.defn(name=names.TEST_CONNECTION)

@@ -19,7 +19,8 @@ from temporalio.service import RPCError
 from integration_service.activities.execution.attempt import Attempt
 from integration_service.activities.execution.compiled import CompiledDefinitions
 from integration_service.activities.execution.outcome import failure, is_throttle
-from integration_service.activities.execution.pipeline import MethodPipeline, Progress, require_connected
+from integration_service.activities.execution.pipeline import MethodPipeline
+from integration_service.activities.execution.target import Progress, require_connected
 from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, Park, Parked, ResolvedMethod
 from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError, to_application_error, unexpected
 from integration_service.contracts.instances import IntegrationInstanceStatus, Observed
@@ -30,18 +31,6 @@ from integration_service.storage.waiters import Waiters
 
 _HEARTBEAT_EVERY = timedelta(seconds=3)
 Model = TypeVar("Model", bound=BaseModel)
-
-
-_NOT_YET = {"large_result": "fail", "page": None}
-
-
-def _require_supported(call: MethodCall) -> None:
-    """Refuse what this version would otherwise silently not do."""
-    for name, default in _NOT_YET.items():
-        if getattr(call, name) != default:
-            raise IntegrationError(
-                ErrorCode.VALIDATION_ERROR, "cannot be done by this version", path=MethodCall.model_fields[name].alias
-            )
 
 
 _WAITED_OUT = (IntegrationInstanceStatus.AUTH_ERROR, IntegrationInstanceStatus.PENDING_AUTHENTICATION)
@@ -71,12 +60,11 @@ class MethodActivities:
         Raises ApplicationError typed by code; UNAVAILABLE tells the workflow to wait and ask again.
         """
         try:
-            _require_supported(call)
             if call.method is None:
                 raise IntegrationError(ErrorCode.VALIDATION_ERROR, "required key is missing", path="method")
             instance = await self._instances.for_call(call.scope, call.instance_id)
             compiled = await self._definitions.get(instance.definition_id)
-            method = compiled.method(call.method).method
+            ready = compiled.method(call.method)
             if call.on_auth_error != "wait" or instance.status not in _WAITED_OUT:
                 require_connected(instance)
         except IntegrationError as error:
@@ -85,9 +73,9 @@ class MethodActivities:
             instance_id=instance.id,
             definition=compiled.definition.name,
             definition_version=compiled.definition.version,
-            method=method.name,
-            retry=method.effective_retry,
-            timeout_ms=method.effective_timeout_ms,
+            method=ready.method.name,
+            retry=ready.method.effective_retry,
+            timeout_ms=round(ready.longest_fetch / timedelta(milliseconds=1)),
         )
 
     @activity.defn(name="park")
@@ -166,7 +154,6 @@ def _read(arguments: Sequence[RawValue]) -> tuple[MethodCall, Continuation | Non
     if not arguments:
         raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the activity takes a MethodCall")
     call = _argument(MethodCall, arguments[0])
-    _require_supported(call)
     if call.method not in (None, method):
         raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the activity's type names another method", path="method")
     continuation = _argument(Continuation, arguments[1]) if len(arguments) > 1 else None

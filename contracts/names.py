@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
 from typing import Annotated
@@ -94,6 +95,11 @@ def _semver(text: str) -> str:
     if not _SEMVER.fullmatch(text):
         raise ValueError("must be a semantic version such as 1.4.0")
     return text
+
+
+def fairness_key(scope: str, reference: str) -> str:
+    """What Temporal shares a backlog out by (`Priority.fairness_key`, at most 64 bytes): an instance by id or name."""
+    return reference if is_uuid(reference) else hashlib.sha256(f"{scope}\0{reference}".encode()).hexdigest()[:32]
 
 
 def semver_key(version: str) -> tuple[tuple[int, int, int], bool, tuple[tuple[bool, int, str], ...]]:

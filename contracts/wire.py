@@ -58,6 +58,11 @@ def _sound(value: Any) -> Any:
     return value
 
 
+def check_json(value: Any) -> None:
+    """Raises ValueError for what no JSON reader takes: NaN, Infinity, half surrogate pairs."""
+    _sound(value)
+
+
 JsonObject = Annotated[dict[str, Any], AfterValidator(_sound)]
 JsonSchema = dict[str, Any] | bool
 """A JSON Schema (draft 2020-12 unless ``$schema`` says otherwise)."""

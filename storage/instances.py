@@ -20,6 +20,7 @@ from integration_service.contracts.names import is_canonical_uuid
 from integration_service.contracts.wire import JsonObject
 from integration_service.storage.credentials import CREDENTIAL_COLUMNS, StoredCredential
 from integration_service.storage.database import Database
+from integration_service.storage.upstream_health import HEALTH_COLUMNS, HEALTH_JOIN, UpstreamHealth
 
 _SELECT = """
 SELECT i.id, i.definition_id, i.name, i.config, i.status, i.error, i.created_at, i.updated_at, u.last_used_at,
@@ -47,6 +48,7 @@ class InstanceForCall:
     credential: StoredCredential | None
     refresh_sends: int
     """How many token requests left to replace the credential's current generation."""
+    health: UpstreamHealth
 
 
 class Instances:
@@ -121,17 +123,21 @@ class Instances:
         )
         return [_instance(row) for row in rows]
 
-    async def for_call(self, scope: str, reference: str) -> InstanceForCall:
-        """What a call needs, credential still encrypted. Raises IntegrationError INSTANCE_NOT_FOUND."""
+    async def for_call(self, scope: str, reference: str, *, method: str | None = None) -> InstanceForCall:
+        """What a call needs, credential still encrypted; with `method`, how its upstream fares.
+
+        Raises IntegrationError INSTANCE_NOT_FOUND.
+        """
         row = await self._database.one(
             f"""SELECT i.id, i.scope, i.name, i.definition_id, i.config, i.status, i.error, {_CREDENTIAL},
-                       coalesce(r.sends, 0) AS refresh_sends
+                       coalesce(r.sends, 0) AS refresh_sends, {HEALTH_COLUMNS}
                   FROM integrations.instances i
                   LEFT JOIN vault.credentials c ON c.instance_id = i.id
                   LEFT JOIN integrations.refresh_intents r
                          ON r.instance_id = i.id AND r.generation = c.generation
+                  {HEALTH_JOIN}
                  WHERE i.scope = %(scope)s AND i.{_key(reference)} = %(reference)s""",
-            {"scope": scope, "reference": reference},
+            {"scope": scope, "reference": reference, "method": method},
         )
         if row is None:
             raise not_found(reference)
@@ -146,6 +152,7 @@ class Instances:
             error=InstanceError.model_validate(row["error"]) if row["error"] else None,
             credential=StoredCredential(credential) if credential["id"] is not None else None,
             refresh_sends=row["refresh_sends"],
+            health=UpstreamHealth.read(row),
         )
 
     async def update(

@@ -7,7 +7,7 @@ import contextlib
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.common import RawValue, RetryPolicy
+from temporalio.common import Priority, RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType, is_cancelled_exception
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
@@ -29,6 +29,7 @@ with workflow.unsafe.imports_passed_through():
         INTEGRATION_METHOD,
         activity_type,
         execution_key,
+        fairness_key,
     )
     from integration_service.contracts.retry import RetryConfig
     from integration_service.contracts.wire import format_time, parse
@@ -167,6 +168,7 @@ class ExecuteMethod:
                     heartbeat_timeout=_HEARTBEAT_TIMEOUT,
                     retry_policy=_policy(resolved.retry, tries=resolved.retry.max_tries - spent),
                     summary=f"{name} {resolved.definition_version}",
+                    priority=Priority(fairness_key=fairness_key(self._call.scope, resolved.instance_id)),
                 )
                 return result
             except ActivityError as failure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -11,10 +12,17 @@ from integration_service.activities.auth import check_auth
 from integration_service.activities.execution.pagination import Pages
 from integration_service.activities.schemas import Schema
 from integration_service.activities.transforms import check_expressions
-from integration_service.contracts.definitions import DefinitionFile, IntegrationDefinition, IntegrationMethod
+from integration_service.contracts.definitions import (
+    MAX_TIMEOUT_MS,
+    DefinitionFile,
+    IntegrationDefinition,
+    IntegrationMethod,
+)
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.wire import JsonObject
 from integration_service.storage.definitions import Definitions
+
+_LONGEST_FETCH = timedelta(milliseconds=MAX_TIMEOUT_MS)
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,11 @@ class CompiledMethod:
     def max_sends(self) -> int:
         """How many requests one attempt may make, each with a time of its own."""
         return self.pages.max_pages if self.pages is not None else 1
+
+    @property
+    def longest_fetch(self) -> timedelta:
+        """How long all of them may take, together at most an hour."""
+        return min(timedelta(milliseconds=self.method.effective_timeout_ms * self.max_sends), _LONGEST_FETCH)
 
     @property
     def expressions(self) -> list[tuple[str, str]]:

@@ -1,88 +1,36 @@
-"""One attempt at one method call: load, validate, build, authenticate, limit, send, parse, validate, record."""
+"""One attempt at one method call: load, validate, cache, transform, build, authenticate, limit, send, parse,
+transform, validate, record."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from typing import Any
 
-from integration_service.activities.auth import authenticate, secret_texts
+from integration_service.activities.adapters import Parsed
+from integration_service.activities.auth import authenticate
+from integration_service.activities.execution.answers import Answers
 from integration_service.activities.execution.attempt import Attempt
-from integration_service.activities.execution.compiled import CompiledDefinition, CompiledDefinitions, CompiledMethod
-from integration_service.activities.execution.expiry import has_expired, is_refused_as_expired
+from integration_service.activities.execution.caching import ResponseCache
+from integration_service.activities.execution.compiled import CompiledDefinitions
+from integration_service.activities.execution.expiry import is_refused_as_expired
+from integration_service.activities.execution.pagination import Page, PageTokens
+from integration_service.activities.execution.recording import Recorder
 from integration_service.activities.execution.redaction import redact
-from integration_service.activities.outbound.limits import RateLimiter
-from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
-from integration_service.activities.outbound.retry_after import requested_delay
-from integration_service.activities.outbound.transport import SendFailed, Transport
-from integration_service.activities.renewal import TokenRenewal
-from integration_service.contracts.calls import MAX_RESULT_BYTES, MethodCall, MethodResult
+from integration_service.activities.execution.results import Results
+from integration_service.activities.execution.sending import Sender, Sent
+from integration_service.activities.execution.target import Progress, Target
+from integration_service.activities.outbound.messages import OutboundRequest
+from integration_service.activities.transforms import Transforms
+from integration_service.contracts.calls import MethodCall, MethodResult
 from integration_service.contracts.credentials import IntegrationCredential
-from integration_service.contracts.definitions import IntegrationAuthType, OAuth2Config
-from integration_service.contracts.errors import UNEXPECTED, ErrorCode, IntegrationError, http_code
-from integration_service.contracts.instances import IntegrationInstanceStatus
-from integration_service.contracts.retry import DEFAULT_RETRY, RetryConfig
-from integration_service.storage.audit import AuditLog, Execution
-from integration_service.storage.credentials import Credentials
-from integration_service.storage.instances import InstanceForCall, Instances
+from integration_service.contracts.errors import UNEXPECTED, ErrorCode, IntegrationError
+from integration_service.contracts.wire import JsonObject, check_json
+from integration_service.storage.cache_key import CacheKey
+from integration_service.storage.instances import Instances
 
-_FOR_THE_REST = timedelta(seconds=1)
-"""Kept back from the attempt's time for what follows the send."""
-_WAITED_HERE = timedelta(seconds=1)
-_RECORD_RETRY = timedelta(milliseconds=200)
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a call resolves to."""
-
-    instance: InstanceForCall
-    compiled: CompiledDefinition
-    method: CompiledMethod
-
-    @property
-    def oauth(self) -> OAuth2Config | None:
-        """The definition's OAuth config, where calls use it."""
-        definition = self.compiled.definition
-        return definition.oauth2_config if definition.auth_type is IntegrationAuthType.OAUTH2 else None
-
-    @property
-    def is_renewable(self) -> bool:
-        """Whether there is something to get a newer token with."""
-        return self.instance.credential is not None and self.instance.credential.renewable
-
-
-@dataclass
-class Progress:
-    """How far an attempt came: what the failure's decision and the log row are made from."""
-
-    started: float = field(default_factory=time.monotonic)
-    target: Target | None = None
-    intended: bool = False
-    renewed: bool = False
-    maybe_sent: bool = False
-    request_bytes: int = 0
-    response: InboundResponse | None = None
-
-    @property
-    def retry(self) -> RetryConfig:
-        return self.target.method.method.effective_retry if self.target else DEFAULT_RETRY
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether the request may be sent again: safe by nature, never sent, or refused by a 429."""
-        if self.target is None or self.target.method.method.safe_to_repeat or not self.maybe_sent:
-            return True
-        return self.response is not None and self.response.status == 429
-
-    @property
-    def outcome_known(self) -> bool:
-        """Whether nothing was sent or the upstream answered."""
-        return not self.maybe_sent or self.response is not None
-
-    def duration_ms(self) -> int:
-        return round((time.monotonic() - self.started) * 1000)
+_BESIDE_THE_SENDS = timedelta(seconds=15)
+_MAX_PAGED_BYTES = 10 * 1024 * 1024
 
 
 class MethodPipeline:
@@ -93,19 +41,23 @@ class MethodPipeline:
         *,
         instances: Instances,
         definitions: CompiledDefinitions,
-        credentials: Credentials,
-        audit: AuditLog,
-        transport: Transport,
-        limiter: RateLimiter,
-        renewal: TokenRenewal,
+        sender: Sender,
+        answers: Answers,
+        transforms: Transforms,
+        cache: ResponseCache,
+        page_tokens: PageTokens,
+        results: Results,
+        recorder: Recorder,
     ) -> None:
         self._instances = instances
         self._definitions = definitions
-        self._credentials = credentials
-        self._audit = audit
-        self._transport = transport
-        self._limiter = limiter
-        self._renewal = renewal
+        self._sender = sender
+        self._answers = answers
+        self._transforms = transforms
+        self._cache = cache
+        self._page_tokens = page_tokens
+        self._results = results
+        self._recorder = recorder
 
     async def run(
         self,
@@ -122,40 +74,22 @@ class MethodPipeline:
         Raises IntegrationError; `progress` then tells how far it came. Either way the log has its row.
         """
         try:
-            target = progress.target = await self._find(call, definition=definition)
-            credential = await self._credential(target, testing=testing)
-            if has_expired(credential, target.oauth, now=datetime.now(UTC)):
-                target, credential = await self._renewed(target, attempt, progress, testing=testing)
-            request = _build(call, attempt, target, credential)
-            progress.request_bytes = len(request.body or b"")
-            await self._limit(attempt, target)
-            await self._intend(attempt, target, progress)
-            response = await self._send(request, attempt, target, progress)
-            # A test says what it meets: were it to refresh, a connection whose tokens are all refused would never rest.
-            if (
-                is_refused_as_expired(response, target.oauth)
-                and target.is_renewable
-                and not (progress.renewed or testing)
-            ):
-                # One refresh and one more send, inside the same attempt: neither spends a try.
-                target, credential = await self._renewed(target, attempt, progress, testing=testing)
-                request = _build(call, attempt, target, credential)
-                response = await self._send(request, attempt, target, progress)
-            result = _finish(response, attempt, target, progress, credential, request)
+            progress.target = await self._find(call, definition=definition)
+            result = await self._run(call, attempt, progress, testing=testing)
         except asyncio.CancelledError:
-            await asyncio.shield(self._record(call, attempt, progress, "CANCELLED"))
+            await asyncio.shield(self._recorder.record(call, attempt, progress, "CANCELLED"))
             raise
         except IntegrationError as error:
-            await self._record(call, attempt, progress, error.code)
+            await self._recorder.record(call, attempt, progress, error.code)
             raise
         except Exception:
-            await self._record(call, attempt, progress, UNEXPECTED)
+            await self._recorder.record(call, attempt, progress, UNEXPECTED)
             raise
-        await self._record(call, attempt, progress, None)
+        await self._recorder.record(call, attempt, progress, None)
         return result
 
     async def _find(self, call: MethodCall, *, definition: str | None) -> Target:
-        instance = await self._instances.for_call(call.scope, call.instance_id)
+        instance = await self._instances.for_call(call.scope, call.instance_id, method=call.method)
         compiled = await self._definitions.get(instance.definition_id)
         if definition is not None and definition != compiled.definition.name:
             raise IntegrationError(
@@ -163,198 +97,195 @@ class MethodPipeline:
                 f"the instance is one of {compiled.definition.name}, the activity's type names {definition}",
                 path="instanceId",
             )
-        return Target(instance, compiled, compiled.method(call.method or ""))
+        config = compiled.merged_config(instance.config)
+        return Target(instance, compiled, compiled.method(call.method or ""), config)
 
-    async def _credential(self, target: Target, *, testing: bool) -> IntegrationCredential | None:
-        if not testing:
-            require_connected(target.instance)
-        if target.compiled.definition.auth_type is IntegrationAuthType.NONE:
-            return None
-        if target.instance.credential is None:
-            raise IntegrationError(
-                ErrorCode.INSTANCE_NOT_CONNECTED, "the instance has no credential", path="instanceId"
+    async def _run(self, call: MethodCall, attempt: Attempt, progress: Progress, *, testing: bool) -> MethodResult:
+        target = progress.resolved
+        credential = await self._sender.open(target, testing=testing)
+        target.method.params.check(call.params, at="params", code=ErrorCode.VALIDATION_ERROR, what="the params object")
+        first = await self._first_page(call, target)
+        cache = target.method.method.cache
+        if cache is None or testing:
+            return await self._fetch(call, attempt, progress, credential, first, testing=testing)
+        return await self._cache.through(
+            _cache_key(call, target, credential, first, shared=not cache.vary_by_instance),
+            mode=call.cache,
+            ttl=timedelta(milliseconds=cache.ttl_ms),
+            claim_for=target.method.longest_fetch + _BESIDE_THE_SENDS,
+            fetch=lambda: self._fetch(call, attempt, progress, credential, first, testing=testing),
+        )
+
+    async def _first_page(self, call: MethodCall, target: Target) -> Page:
+        pages = target.method.pages
+        if pages is None:
+            if call.page is not None:
+                raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the method has no pages", path="page")
+            return Page()
+        if call.page is None:
+            return pages.first()
+        position = await self._page_tokens.open(
+            call.page, instance_id=target.instance.id, method=target.method.method.name
+        )
+        return pages.at(position)
+
+    async def _fetch(
+        self,
+        call: MethodCall,
+        attempt: Attempt,
+        progress: Progress,
+        credential: IntegrationCredential | None,
+        page: Page,
+        *,
+        testing: bool,
+    ) -> MethodResult:
+        method = progress.resolved.method
+        credential = await self._sender.fresh(attempt, progress, credential, testing=testing)
+        variables = await self._variables(call, progress.resolved)
+        items: list[Any] = []
+        errors: list[Any] = []
+        size, following = 0, None
+        for number in range(method.max_sends):
+            await self._sender.take_place(attempt, progress, first=number == 0)
+            sent, parsed = await self._ask(call, attempt, progress, credential, variables, page, testing=testing)
+            credential = sent.credential
+            errors += parsed.errors or ()
+            data = await self._mapped(sent, parsed, progress.resolved)
+            if method.pages is None:
+                break
+            found = await method.pages.items(data, self._evaluate)
+            items += found
+            size += len(sent.response.body)
+            if size > _MAX_PAGED_BYTES:
+                raise IntegrationError(
+                    ErrorCode.RESPONSE_TOO_LARGE, f"the pages are over {_MAX_PAGED_BYTES} bytes: ask for less"
+                )
+            following = await method.pages.after(
+                page, items=len(found), body=parsed.data, response=sent.response, evaluate=self._evaluate
             )
-        return await self._credentials.open(target.instance.credential)
+            if following is None:
+                break
+            page = following
+        return await self._results.finish(
+            data if method.pages is None else items,
+            call=call,
+            attempt=attempt,
+            progress=progress,
+            secrets=sent.secrets,
+            errors=errors,
+            next_page=await self._token(following, progress.resolved),
+        )
 
-    async def _renewed(
-        self, target: Target, attempt: Attempt, progress: Progress, *, testing: bool
-    ) -> tuple[Target, IntegrationCredential | None]:
-        within = attempt.time_left() - _FOR_THE_REST
-        instance = await self._renewal.renew(target.instance, within=max(within, timedelta(0)))
-        renewed = progress.target = replace(target, instance=instance)
-        progress.renewed = True
-        return renewed, await self._credential(renewed, testing=testing)
-
-    async def _limit(self, attempt: Attempt, target: Target) -> None:
-        limits = target.method.method.rate_limits
-        if limits is None or attempt.reserved:
-            return
-        wait = await self._limiter.reserve(target.instance.id, target.method.method.name, limits)
-        if wait > _WAITED_HERE:
-            # Longer waits free the slot. The place is kept: whoever comes back at that time need not ask again.
-            raise IntegrationError(
-                ErrorCode.RATE_LIMITED,
-                "the definition's rate limit is reached",
-                details={"reserved": True},
-                retry_after=wait,
-            )
-        await asyncio.sleep(wait.total_seconds())
-
-    async def _intend(self, attempt: Attempt, target: Target, progress: Progress) -> None:
-        if target.method.method.safe_to_repeat:
-            return
-        if not await self._audit.intend(attempt.execution_key):
-            raise IntegrationError(
-                ErrorCode.OUTCOME_UNKNOWN,
-                "an earlier attempt may have reached the upstream and its answer was lost; it is not sent again",
-            )
-        progress.intended = True
-
-    async def _send(
-        self, request: OutboundRequest, attempt: Attempt, target: Target, progress: Progress
-    ) -> InboundResponse:
-        timeout = timedelta(milliseconds=target.method.method.effective_timeout_ms)
-        within = min(timeout, attempt.time_left() - _FOR_THE_REST)
-        if within <= timedelta(0):
-            raise IntegrationError(ErrorCode.TIMEOUT, "no time was left to send the request")
-        try:
-            progress.maybe_sent, progress.response = True, None
-            progress.response = await self._transport.send(request, within=within)
-        except SendFailed as error:
-            progress.maybe_sent = error.maybe_sent
-            if progress.repeatable or error.code not in (ErrorCode.TIMEOUT, ErrorCode.CONNECTION_ERROR):
-                raise
-            raise IntegrationError(
-                ErrorCode.OUTCOME_UNKNOWN,
-                f"the request may have reached the upstream, but {error.message}; it is not sent again",
-            ) from None
-        limits = target.method.method.rate_limits
-        if limits is not None and progress.response.status == 429:
-            delay = requested_delay(progress.response.headers, now=datetime.now(UTC))
-            if delay is not None:
-                await self._limiter.push(target.instance.id, target.method.method.name, limits, delay)
-        return progress.response
-
-    async def _record(self, call: MethodCall, attempt: Attempt, progress: Progress, code: str | None) -> None:
-        """Write the log row, in process for as long as the attempt lasts: a request is never repeated because
-        our own database was down. Raises IntegrationError when it stayed down."""
-        row = _row(call, attempt, progress, code)
-        if row is None:
-            return
-        settles = progress.intended and progress.outcome_known
+    async def _ask(
+        self,
+        call: MethodCall,
+        attempt: Attempt,
+        progress: Progress,
+        credential: IntegrationCredential | None,
+        variables: JsonObject,
+        page: Page,
+        *,
+        testing: bool,
+    ) -> tuple[Sent, Parsed]:
+        """One page, with one refresh and one more send for a token that is refused: neither spends a try."""
         while True:
+            request = _request(call, attempt, progress.resolved, credential, variables | page.variables, page)
+            sent = Sent(request, await self._sender.send(request, attempt, progress), credential)
             try:
-                return await self._audit.record(row, settles_intent=settles)
+                parsed = await self._answers.read(sent, progress.resolved)
             except IntegrationError as error:
-                if attempt.time_left() < _FOR_THE_REST or not progress.maybe_sent:
-                    if not progress.repeatable and code is None:
-                        raise IntegrationError(
-                            ErrorCode.OUTCOME_UNKNOWN, "the upstream answered, but it could not be recorded"
-                        ) from error
+                target = progress.resolved
+                if error.code == ErrorCode.RATE_LIMITED:
+                    progress.throttled = True
+                    if error.retry_after is not None and sent.says_ok:
+                        await self._sender.push(target, error.retry_after)  # the headers said nothing of it
+                # A test says what it meets: were it to refresh, a connection whose tokens are all refused would
+                # never rest.
+                if testing or progress.renewed or not (target.is_renewable and _is_refused(error, sent, target)):
                     raise
-                await asyncio.sleep(_RECORD_RETRY.total_seconds())
+                credential = await self._sender.renew(attempt, progress, testing=testing)
+                continue
+            if parsed.hold_back is not None:
+                await self._sender.push(progress.resolved, parsed.hold_back)
+            return sent, parsed
+
+    async def _variables(self, call: MethodCall, target: Target) -> JsonObject:
+        transform = target.method.method.request_transform
+        if transform is None:
+            return call.params
+        at = f"{target.method.at}.requestTransform"
+        variables = await self._evaluate(transform, at, {"params": call.params, "config": target.config})
+        if not isinstance(variables, dict):
+            raise IntegrationError(ErrorCode.TRANSFORM_ERROR, "must give an object: the request's variables", path=at)
+        try:
+            check_json(variables)
+        except ValueError as error:
+            raise IntegrationError(ErrorCode.TRANSFORM_ERROR, f"gives {error}", path=at) from None
+        return variables
+
+    async def _mapped(self, sent: Sent, parsed: Parsed, target: Target) -> Any:
+        transform = target.method.method.response_transform
+        if transform is None:
+            return parsed.data
+        return await self._transforms.evaluate(
+            transform,
+            parsed.data,
+            at=f"{target.method.at}.responseTransform",
+            bindings={"status": sent.response.status, "headers": redact(dict(sent.response.headers), sent.secrets)[0]},
+        )
+
+    async def _evaluate(self, expression: str, at: str, data: Any) -> Any:
+        return await self._transforms.evaluate(expression, data, at=at)
+
+    async def _token(self, following: Page | None, target: Target) -> str | None:
+        if following is None:
+            return None
+        return await self._page_tokens.seal(following, instance_id=target.instance.id, method=target.method.method.name)
 
 
-def _build(
-    call: MethodCall, attempt: Attempt, target: Target, credential: IntegrationCredential | None
-) -> OutboundRequest:
-    ready = target.method
-    ready.params.check(call.params, at="params", code=ErrorCode.VALIDATION_ERROR, what="the params object")
-    config = target.compiled.merged_config(target.instance.config)
-    connection = credential.oauth2.connection if credential and credential.oauth2 else None
-    request = ready.adapter.build(params=call.params, config=config, connection=connection or {})
-    if (name := ready.method.idempotency_header) is not None:
-        key = call.idempotency_key or attempt.execution_key
-        request = request.with_header(name, key)
-    return authenticate(request, credential, definition=target.compiled.definition, config=config)
-
-
-def _finish(
-    response: InboundResponse,
+def _request(
+    call: MethodCall,
     attempt: Attempt,
     target: Target,
-    progress: Progress,
     credential: IntegrationCredential | None,
-    request: OutboundRequest,
-) -> MethodResult:
-    if is_refused_as_expired(response, target.oauth):
-        raise _refused_credential(response.status)
-    if not 200 <= response.status < 300:
-        raise _refused(response, authenticated=credential is not None)
-    # Redacted first: what breaks the schema may be named by its key, and a key is the upstream's to choose.
-    parsed = target.method.adapter.parse(response)
-    data, size = redact(parsed.data, secret_texts(credential, sent=request))
-    target.method.result.check(
-        data, at="data", code=ErrorCode.RESULT_VALIDATION_ERROR, what="the upstream's answer", first_only=True
+    variables: JsonObject,
+    page: Page,
+) -> OutboundRequest:
+    """The request for a page, the credential on it."""
+    method = target.method
+    request = page.of(
+        method.adapter.build(params=variables, config=target.config, connection=_connection(credential) or {})
     )
-    if size > MAX_RESULT_BYTES:
-        raise IntegrationError(
-            ErrorCode.RESPONSE_TOO_LARGE,
-            f"the result is {size} bytes as JSON, over {MAX_RESULT_BYTES}: ask for less",
-        )
-    return MethodResult(
-        data=data,
-        status_code=response.status,
-        attempts=attempt.tries,
-        duration_ms=progress.duration_ms(),
-        definition=target.compiled.definition.name,
-        definition_version=target.compiled.definition.version,
-    )
+    if (name := method.method.idempotency_header) is not None:
+        request = request.with_header(name, call.idempotency_key or attempt.execution_key)
+    return authenticate(request, credential, definition=target.compiled.definition, config=target.config)
 
 
-def require_connected(instance: InstanceForCall) -> None:
-    """Raises IntegrationError with the code that tells what to do about an instance that is not CONNECTED."""
-    status = instance.status
-    if status is IntegrationInstanceStatus.CONNECTED:
-        return
-    code = {
-        IntegrationInstanceStatus.AUTH_ERROR: ErrorCode.REAUTH_REQUIRED,
-        IntegrationInstanceStatus.CONFIG_ERROR: ErrorCode.CONFIG_ERROR,
-    }.get(status, ErrorCode.INSTANCE_NOT_CONNECTED)
-    raise IntegrationError(
-        code, f"instance {instance.name} is {status}", path="instanceId", details={"status": status.value}
-    )
+def _connection(credential: IntegrationCredential | None) -> JsonObject | None:
+    """What the token's answer told of the connection."""
+    return credential.oauth2.connection if credential is not None and credential.oauth2 is not None else None
 
 
-def _refused(response: InboundResponse, *, authenticated: bool) -> IntegrationError:
-    if response.status == 401 and authenticated:
-        return _refused_credential(401)
-    delay = requested_delay(response.headers, now=datetime.now(UTC)) if response.status in (429, 503) else None
-    return IntegrationError(
-        http_code(response.status),
-        f"the upstream answered {response.status}",
-        details={"statusCode": response.status},
-        retry_after=delay,
-    )
-
-
-def _refused_credential(status: int) -> IntegrationError:
-    return IntegrationError(
-        ErrorCode.AUTH_ERROR, f"the upstream refuses the credential ({status})", details={"statusCode": status}
-    )
-
-
-def _row(call: MethodCall, attempt: Attempt, progress: Progress, code: str | None) -> Execution | None:
-    if progress.target is None:
-        return None
-    instance, definition = progress.target.instance, progress.target.compiled.definition
-    return Execution(
-        scheduled_at=attempt.scheduled_at,
-        execution_key=attempt.execution_key,
-        attempt=attempt.number,
+def _cache_key(
+    call: MethodCall, target: Target, credential: IntegrationCredential | None, page: Page, *, shared: bool
+) -> CacheKey:
+    instance = target.instance
+    return CacheKey.of(
+        definition_id=instance.definition_id,
+        method=target.method.method.name,
         scope=instance.scope,
         instance_id=instance.id,
-        definition=definition.name,
-        definition_version=definition.version,
-        method=call.method or "",
-        workflow_id=attempt.workflow_id,
-        run_id=attempt.run_id,
-        activity_id=attempt.activity_id,
-        status="FAILED" if code else "SUCCEEDED",
-        code=code,
-        http_status=progress.response.status if progress.response else None,
-        duration_ms=progress.duration_ms(),
-        request_bytes=progress.request_bytes,
-        response_bytes=len(progress.response.body) if progress.response else 0,
-        correlation_id=call.correlation_id,
+        epoch=instance.credential.epoch if instance.credential else None,
+        config=target.config,
+        connection=_connection(credential),
+        params=call.params,
+        page=page.position,
+        shared=shared,
     )
+
+
+def _is_refused(error: IntegrationError, sent: Sent, target: Target) -> bool:
+    """Whether the credential is refused in a way that a newer token may mend."""
+    if error.code != ErrorCode.AUTH_ERROR or target.oauth is None or not target.oauth.automatic:
+        return False
+    return sent.says_ok or is_refused_as_expired(sent.response, target.oauth)

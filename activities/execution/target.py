@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from integration_service.activities.execution.compiled import CompiledDefinition, CompiledMethod
+from integration_service.activities.outbound.breaker import BreakerChange
 from integration_service.activities.outbound.messages import InboundResponse
 from integration_service.contracts.definitions import IntegrationAuthType, OAuth2Config
 from integration_service.contracts.errors import ErrorCode, IntegrationError
@@ -51,7 +52,20 @@ class Progress:
     request_bytes: int = 0
     response_bytes: int = 0
     response: InboundResponse | None = None
-    cached: bool = False
+    breaker_change: BreakerChange | None = None
+    """A breaker that this attempt opened or closed."""
+
+    @property
+    def resolved(self) -> Target:
+        """The target of a call that has one."""
+        if self.target is None:
+            raise RuntimeError("nothing was resolved yet")
+        return self.target
+
+    @property
+    def status_code(self) -> int:
+        """The status of the last answer."""
+        return self.response.status if self.response is not None else 0
 
     @property
     def retry(self) -> RetryConfig:

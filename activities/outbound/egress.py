@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpcore2
 from httpcore2 import AnyIOBackend
@@ -43,6 +45,7 @@ _DENIED: tuple[Network, ...] = tuple(
         "64:ff9b::/96",  # NAT64
         "64:ff9b:1::/48",
         "100::/64",
+        "100:0:0:1::/64",  # dummy prefix
         "2001::/23",  # Teredo and other protocol assignments
         "2001:db8::/32",
         "2002::/16",  # 6to4
@@ -56,15 +59,32 @@ _DENIED: tuple[Network, ...] = tuple(
 )
 
 
+Lookup = Callable[[str, int], Sequence[tuple[Any, ...]]]
+"""A blocking look-up of a host and port, with the answer of `socket.getaddrinfo`."""
+
+_DIAL_S = 10.0
+"""For one address: a host with a dead one among its addresses is reached by the next."""
+# Threads of our own: a name server that does not answer holds one for half a minute, and the event loop's default
+# ones are few and everyone's.
+_LOOKUPS = 64
+
+
+def look_up(host: str, port: int) -> Sequence[tuple[Any, ...]]:
+    """The system's own look-up."""
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
 class EgressPolicy:
     """Tells allowed addresses from denied ones. `allow` lists CIDR ranges that are reachable all the same."""
 
-    def __init__(self, allow: Iterable[str] = ()) -> None:
+    def __init__(self, allow: Iterable[str] = (), *, lookup: Lookup = look_up) -> None:
         """Raises IntegrationError VALIDATION_ERROR for something that is no CIDR range."""
         try:
             self._allowed = tuple(ipaddress.ip_network(text) for text in allow)
         except ValueError as error:
             raise IntegrationError(ErrorCode.VALIDATION_ERROR, str(error), path="INTEGRATIONS_EGRESS_ALLOW") from None
+        self._lookup = lookup
+        self._threads = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookup")
 
     def allows(self, address: Address) -> bool:
         """Whether a connection to that address may be made."""
@@ -81,7 +101,7 @@ class EgressPolicy:
         IntegrationError EGRESS_DENIED, or httpcore2.ConnectError when the name does not resolve.
         """
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, self._lookup, host, port)
         except (OSError, UnicodeError):
             raise httpcore2.ConnectError("the host name does not resolve") from None
         addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
@@ -110,12 +130,13 @@ class EgressBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
+        each = _DIAL_S if timeout is None else min(timeout, _DIAL_S)
         last: Exception = httpcore2.ConnectError("the host name has no address")
         for address in await self._policy.resolve(host, port):
             try:
                 # TLS still checks the host's name: httpcore2 passes it apart from what was dialled.
                 return await self._network.connect_tcp(
-                    address, port, timeout=timeout, local_address=local_address, socket_options=socket_options
+                    address, port, timeout=each, local_address=local_address, socket_options=socket_options
                 )
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 last = error

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urljoin, urlsplit
 
 import httpcore2
 import httpx2
 
+from integration_service.activities.outbound.content_coding import Decoder
 from integration_service.activities.outbound.egress import EgressBackend, EgressPolicy
 from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
 from integration_service.contracts.errors import ErrorCode, IntegrationError
@@ -20,6 +21,10 @@ MAX_RESPONSE_BYTES = 10 * 1024 * 1024
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _FOLLOWED = frozenset({"GET", "HEAD"})
+_LAST_PORT = 65535
+_PORTS = {"http": 80, "https": 443}
+# Whoever put them there: they never go to another origin.
+_ALWAYS_SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
 # Their INFO lines hold whole URLs and their DEBUG lines whole headers: keys and tokens among them.
 _CHATTY = ("httpx2", "httpcore2")
 
@@ -76,11 +81,9 @@ class Transport:
             raise SendFailed(
                 ErrorCode.VALIDATION_ERROR, "no URL that can be called", path="baseUrl", maybe_sent=progress.sending
             ) from None
-        except UnicodeEncodeError:
-            code, message = ErrorCode.VALIDATION_ERROR, "a header's value holds characters that a header cannot"
-        except httpx2.DecodingError:
-            code, message = ErrorCode.MALFORMED_RESPONSE, "the answer's content-encoding cannot be decoded"
-        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpx2.HTTPError, httpx2.StreamError) as error:
+        except (UnicodeEncodeError, httpcore2.LocalProtocolError):
+            code, message = ErrorCode.VALIDATION_ERROR, "a header's name or value holds what a header cannot"
+        except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
             what = "could not connect" if not progress.sending else "the connection broke"
             code, message = ErrorCode.CONNECTION_ERROR, f"{what} ({type(error).__name__})"
         raise SendFailed(code, message, maybe_sent=progress.sending)
@@ -94,7 +97,7 @@ class Transport:
                 return response
             try:
                 request = _redirected(request, location)
-            except ValueError:
+            except (ValueError, httpx2.InvalidURL):
                 raise IntegrationError(ErrorCode.MALFORMED_RESPONSE, "a redirect leads to no URL") from None
         raise IntegrationError(ErrorCode.MALFORMED_RESPONSE, f"more than {MAX_REDIRECTS} redirects")
 
@@ -103,7 +106,7 @@ class Transport:
             raise RuntimeError("the transport is not open")
         built = httpx2.Request(
             request.method,
-            request.url,
+            _url(request.url),
             headers=_encoded(request.headers),
             content=request.body,
             extensions={"trace": progress.trace},
@@ -123,19 +126,18 @@ class Transport:
             )
         )
         try:
-            response = httpx2.Response(raw.status, headers=raw.headers, stream=_Stream(raw.stream), request=built)
+            headers = _decoded(raw.headers)
+            decoder = Decoder(headers.get("content-encoding", ""), max_bytes=max_bytes)
             body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > max_bytes:
-                    raise IntegrationError(
-                        ErrorCode.RESPONSE_TOO_LARGE, f"the upstream's answer is over {max_bytes} bytes, decoded"
-                    )
+            async with aclosing(raw.aiter_stream()) as stream:
+                async for data in stream:
+                    for piece in decoder.feed(data):
+                        body += piece
+                        # What inflates a lot must not keep the others, nor its own deadline, waiting.
+                        await asyncio.sleep(0)
+            decoder.end()
         finally:
             await raw.aclose()
-        headers: dict[str, str] = {}
-        for name, value in response.headers.multi_items():
-            headers[name.lower()] = f"{headers[name.lower()]}, {value}" if name.lower() in headers else value
         return InboundResponse(status=raw.status, headers=headers, body=bytes(body))
 
 
@@ -158,27 +160,41 @@ class _Progress:
             self.sending = True
 
 
-class _Stream(httpx2.AsyncByteStream):
-    """httpcore2's body stream as httpx2's decoders want it."""
+def _decoded(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Names in lower case; values that came apart joined by commas (RFC 9110 §5.3)."""
+    found: dict[str, list[str]] = {}
+    for name, value in headers:
+        found.setdefault(name.decode("ascii", "replace").lower(), []).append(_text(value))
+    return {name: ", ".join(values) for name, values in found.items()}
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
 
-    async def __aiter__(self) -> Any:
-        async for chunk in self._stream:
-            yield chunk
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _redirected(request: OutboundRequest, location: str) -> OutboundRequest:
-    target = urljoin(request.url, location)
-    if urlsplit(target).scheme not in ("http", "https"):
+    """The request to where it is sent. Raises httpx2.InvalidURL, or IntegrationError EGRESS_DENIED."""
+    # One parser for what is compared and what is dialled: where two read a URL apart, credentials leak.
+    source = _url(request.url)
+    target = _url(source.join(location))
+    if target.scheme not in ("http", "https"):
         raise IntegrationError(ErrorCode.EGRESS_DENIED, "a redirect leads to something that is not HTTP")
-    if _origin(target) == _origin(request.url):
-        return replace(request, url=target)
-    kept = tuple((name, value) for name, value in request.headers if name.lower() not in request.secret_headers)
-    return replace(request, url=target, headers=kept)
+    if _origin(target) == _origin(source):
+        return replace(request, url=str(target))
+    secret = request.secret_headers | _ALWAYS_SECRET
+    kept = tuple((name, value) for name, value in request.headers if name.lower() not in secret)
+    return replace(request, url=str(target), headers=kept)
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+def _url(url: httpx2.URL | str) -> httpx2.URL:
+    parsed = httpx2.URL(url)
+    if parsed.port is not None and parsed.port > _LAST_PORT:
+        raise httpx2.InvalidURL("no such port")
+    return parsed
+
+
+def _origin(url: httpx2.URL) -> tuple[str, bytes, int | None]:
+    return url.scheme, url.raw_host.lower(), url.port or _PORTS.get(url.scheme)
