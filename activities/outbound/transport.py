@@ -191,6 +191,8 @@ def _redirected(request: OutboundRequest, location: str) -> OutboundRequest:
 
 def _url(url: httpx2.URL | str) -> httpx2.URL:
     parsed = httpx2.URL(url)
+    if parsed.scheme in _PORTS and not parsed.raw_host:
+        raise httpx2.InvalidURL("no host")
     if parsed.port is not None and parsed.port > _LAST_PORT:
         raise httpx2.InvalidURL("no such port")
     return parsed

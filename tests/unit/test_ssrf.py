@@ -43,7 +43,8 @@ LITERALS = """
 [2001:0:4136:e378:8000:63bf:80ff:fffe] [fe80::1] [fe80::1%25lo] [fe80::1%lo] [fd00:ec2::254] [fd20:ce::254] [fc00::1]
 [ff02::1] [fec0::1]
 １２７.0.0.1 １２７。０。０。１ 127。0。0。1 ①②⑦.0.0.1 ⓛocalhost ｌｏｃａｌｈｏｓｔ
-good.example@127.0.0.1 good.example:80@127.0.0.1 127.0.0.1#@good.example 127.0.0.1?@good.example 127.0.0.1\\@good.example
+good.example@127.0.0.1 good.example:80@127.0.0.1
+127.0.0.1#@good.example 127.0.0.1?@good.example 127.0.0.1\\@good.example
 """.split()
 
 NO_HTTP = ["file:///etc/passwd", "gopher://127.0.0.1:{port}/_x", "ftp://127.0.0.1:{port}/", "dict://127.0.0.1:{port}/"]
@@ -135,7 +136,7 @@ async def test_no_spelling_of_a_denied_address_is_dialled(watch: Watch, host: st
         with audited(watch):
             error = await refused(transport, f"http://{host}:{watch.port}/?key={PLANTED}")
     assert error.code in (ErrorCode.EGRESS_DENIED, ErrorCode.CONNECTION_ERROR, ErrorCode.VALIDATION_ERROR)
-    if host[0].isascii() and host[-1].isdigit() and not host.startswith("["):
+    if host.replace(".", "").isdecimal() and host.isascii() and not host.startswith("0"):
         assert error.code == ErrorCode.EGRESS_DENIED
     assert not error.maybe_sent
     assert (watch.arrived, watch.dialled) == (0, [])
@@ -205,28 +206,29 @@ async def test_a_name_whose_first_address_is_dead_is_reached_by_the_next(watch: 
 
 REDIRECTS = ["http://127.0.0.2:{port}/", "//127.0.0.2:{port}/", "http://2130706434:{port}/", "http://[::1]:{port}/"]
 REDIRECTS += ["http://[::ffff:127.0.0.2]:{port}/", "http://u:p@127.0.0.2:{port}/", "http://169.254.169.254/latest"]
-REDIRECTS += ["file:///etc/passwd", "gopher://127.0.0.2:{port}/_", "https://127.0.0.2:{port}/", "\\\\127.0.0.2:{port}/"]
+REDIRECTS += ["file:///etc/passwd", "gopher://127.0.0.2:{port}/_", "https://127.0.0.2:{port}/"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("location", REDIRECTS)
-async def test_a_redirect_leads_to_no_denied_address(
-    upstream: Upstream, watch: Watch, location: str, status: int
-) -> None:
-    upstream.answers = [
-        Response(status_code=status, headers={"location": location.format(port=watch.port)}),
-        Response(status_code=404),
-    ]
+async def test_a_redirect_leads_to_no_denied_address(upstream: Upstream, watch: Watch, status: int) -> None:
+    codes = []
     async with opened(EgressPolicy(["127.0.0.1/32"])) as transport:
-        request = OutboundRequest(method="GET", url=f"{upstream.url}/start")
-        with audited(watch):
-            try:
-                # What a browser reads as another host may be a path to us: then it stays where it was.
-                assert (await transport.send(request, within=PATIENCE)).status == 404
-            except SendFailed as error:
-                assert error.code in (ErrorCode.EGRESS_DENIED, ErrorCode.MALFORMED_RESPONSE)
+        for location in REDIRECTS:
+            headers = {"location": location.format(port=watch.port)}
+            upstream.answers = [Response(status_code=status, headers=headers), Response(status_code=404)]
+            with audited(watch):
+                codes.append((await refused(transport, f"{upstream.url}/start")).code)
+    assert set(codes) == {ErrorCode.EGRESS_DENIED}
     assert watch.arrived == 0
     assert set(watch.dialled) == {"127.0.0.1"}
+
+
+async def test_what_a_browser_reads_as_another_host_stays_where_it_was(upstream: Upstream, watch: Watch) -> None:
+    location = f"\\\\127.0.0.2:{watch.port}/"
+    upstream.answers = [Response(status_code=302, headers={"location": location}), Response(status_code=404)]
+    async with opened(EgressPolicy(["127.0.0.1/32"])) as transport:
+        answer = await transport.send(OutboundRequest(method="GET", url=upstream.url), within=PATIENCE)
+    assert (answer.status, watch.arrived, len(upstream.seen)) == (404, 0, 2)
 
 
 async def test_the_last_of_a_chain_is_checked_like_the_first(upstream: Upstream, watch: Watch) -> None:
