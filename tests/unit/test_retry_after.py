@@ -80,7 +80,9 @@ NUMBERS = st.floats().map(str) | st.integers(-(10**40), 10**40).map(str)
 DATES = st.datetimes().map(lambda moment: http(moment.replace(tzinfo=UTC))) | st.from_regex(
     r"Mon, [0-9]{1,2} Jan [0-9]{1,6} [0-9]{2}:[0-9]{2}:[0-9]{2} [+-]?[0-9A-Z]{1,25}", fullmatch=True
 )
-VALUES = NUMBERS | DATES | st.text(max_size=30) | st.from_regex(r"[0-9]{1,4}(h|m|s|ms|)[0-9]{0,4}(s|ms|)", fullmatch=True)
+VALUES = (
+    NUMBERS | DATES | st.text(max_size=30) | st.from_regex(r"[0-9]{1,4}(h|m|s|ms|)[0-9]{0,4}(s|ms|)", fullmatch=True)
+)
 NAMES = ["retry-after", "date", "x-ratelimit-reset", "x-ratelimit-remaining", "ratelimit-reset", "x-rate-limit-reset"]
 
 

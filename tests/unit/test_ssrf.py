@@ -32,6 +32,7 @@ from tests.upstream import Upstream, json_answer
 PATIENCE = timedelta(seconds=5)
 PLANTED = "planted-key-77"
 
+# ruff: noqa: RUF001 - letters and digits that only look like ASCII are the point
 LITERALS = """
 127.0.0.1 127.0.0.2 127.255.255.254 2130706433 017700000001 0x7f000001 0x7f.1 0x7f.0.0.1 0177.0.0.1 0177.0.0.01 127.1
 127.0.1 0 0.0.0.0 0x0 127.0.0.1. localhost LOCALHOST localhost. a.localhost localhost.localdomain ip6-localhost
@@ -136,7 +137,7 @@ async def test_no_spelling_of_a_denied_address_is_dialled(watch: Watch, host: st
         with audited(watch):
             error = await refused(transport, f"http://{host}:{watch.port}/?key={PLANTED}")
     assert error.code in (ErrorCode.EGRESS_DENIED, ErrorCode.CONNECTION_ERROR, ErrorCode.VALIDATION_ERROR)
-    if host.replace(".", "").isdecimal() and host.isascii() and not host.startswith("0"):
+    if host.replace(".", "").isdecimal() and host.isascii() and host[0] != "0" and host[-1] != ".":
         assert error.code == ErrorCode.EGRESS_DENIED
     assert not error.maybe_sent
     assert (watch.arrived, watch.dialled) == (0, [])

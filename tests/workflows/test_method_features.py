@@ -30,7 +30,7 @@ async def test_both_transforms(world: World, name: str) -> None:
             name,
             "POST",
             "/search/{kind}",
-            requestTransform='{"kind": params.what, "filter": {"q": $uppercase(params.text), "at": $exists(config.url)}}',
+            requestTransform='{"kind":params.what, "filter": {"q": $uppercase(params.text), "x": $exists(config.url)}}',
             responseTransform='{"titles": hits.title, "status": $status, "by": $headers."x-served-by"}',
             resultSchema={"type": "object", "required": ["titles"]},
         )
@@ -39,7 +39,7 @@ async def test_both_transforms(world: World, name: str) -> None:
     result = await world.call(instance, "do", {"what": "books", "text": "cats"})
     assert result.data == {"titles": ["a", "b"], "status": 200, "by": "m1"}
     [seen] = world.upstream.seen
-    assert (seen.path, json.loads(seen.body)) == ("/search/books", {"filter": {"q": "CATS", "at": True}})
+    assert (seen.path, json.loads(seen.body)) == ("/search/books", {"filter": {"q": "CATS", "x": True}})
 
 
 async def test_a_request_transform_that_gives_no_object(world: World, name: str) -> None:
