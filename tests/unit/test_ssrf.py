@@ -32,15 +32,16 @@ from tests.upstream import Upstream, json_answer
 PATIENCE = timedelta(seconds=5)
 PLANTED = "planted-key-77"
 
-# ruff: noqa: RUF001 - letters and digits that only look like ASCII are the point
+# ruff: noqa: RUF001, SIM905 - letters and digits that only look like ASCII are the point
 LITERALS = """
 127.0.0.1 127.0.0.2 127.255.255.254 2130706433 017700000001 0x7f000001 0x7f.1 0x7f.0.0.1 0177.0.0.1 0177.0.0.01 127.1
 127.0.1 0 0.0.0.0 0x0 127.0.0.1. localhost LOCALHOST localhost. a.localhost localhost.localdomain ip6-localhost
 10.0.0.1 172.16.0.1 192.168.0.1 0xa000001 167772161 100.64.0.1 198.18.0.1 192.0.2.1 224.0.0.1 255.255.255.255 240.0.0.1
-169.254.169.254 2852039166 0xa9fea9fe 0251.0376.0251.0376 169.254.170.2 169.254.42.42 100.100.100.200 168.63.129.16
-192.0.0.192 metadata.google.internal
-[::1] [::] [0:0:0:0:0:0:0:1] [::ffff:127.0.0.1] [::ffff:7f00:1] [::127.0.0.1] [::ffff:0:127.0.0.1] [::ffff:169.254.169.254]
-[64:ff9b::127.0.0.1] [64:ff9b::a9fe:a9fe] [64:ff9b:1::7f00:1] [2002:7f00:1::] [2002:a9fe:a9fe::1]
+169.254.169.254 2852039166 0xa9fea9fe 0251.0376.0251.0376 169.254.170.2 169.254.42.42
+100.100.100.200 168.63.129.16 192.0.0.192 metadata.google.internal
+[::1] [::] [0:0:0:0:0:0:0:1] [::ffff:127.0.0.1] [::ffff:7f00:1] [::127.0.0.1] [::ffff:0:127.0.0.1]
+[::ffff:169.254.169.254] [64:ff9b::127.0.0.1] [64:ff9b::a9fe:a9fe] [64:ff9b:1::7f00:1]
+[2002:7f00:1::] [2002:a9fe:a9fe::1]
 [2001:0:4136:e378:8000:63bf:80ff:fffe] [fe80::1] [fe80::1%25lo] [fe80::1%lo] [fd00:ec2::254] [fd20:ce::254] [fc00::1]
 [ff02::1] [fec0::1]
 １２７.0.0.1 １２７。０。０。１ 127。0。0。1 ①②⑦.0.0.1 ⓛocalhost ｌｏｃａｌｈｏｓｔ

@@ -1,0 +1,117 @@
+"""Transforms: JSONata over a method's values, in a few sandbox processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from integration_service.activities.transforms.child import Child
+from integration_service.activities.transforms.failure import failure, too_long
+from integration_service.activities.transforms.protocol import Refusal, evaluate_request
+from integration_service.contracts.errors import ErrorCode, IntegrationError
+
+_WITHIN = timedelta(seconds=1)
+_MAX_BYTES = 10 * 1024 * 1024
+_QUEUE = timedelta(seconds=10)
+
+
+class Transforms:
+    """Evaluates expressions, one in each of its processes at a time; further callers queue, first come first served."""
+
+    def __init__(self, *, processes: int = 2, queue: timedelta = _QUEUE) -> None:
+        self._processes = processes
+        self._wait = queue
+        self._children: list[Child] = []
+        self._idle: asyncio.Queue[Child] = asyncio.Queue()
+        self._restarts: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Starts the processes. Raises IntegrationError UNAVAILABLE when one does not start."""
+        self._children = [Child() for _ in range(self._processes)]
+        try:
+            await asyncio.gather(*(_start(child) for child in self._children))
+        except BaseException:
+            await self.close()
+            raise
+        for child in self._children:
+            self._idle.put_nowait(child)
+
+    async def close(self) -> None:
+        """Leaves no process behind; evaluations under way fail."""
+        for restart in self._restarts:
+            restart.cancel()
+        await asyncio.gather(*self._restarts, return_exceptions=True)
+        children, self._children, self._idle = self._children, [], asyncio.Queue()
+        await asyncio.gather(*(child.close() for child in children))
+
+    async def evaluate(
+        self,
+        expression: str,
+        data: Any,
+        *,
+        at: str,
+        bindings: Mapping[str, Any] | None = None,
+        within: timedelta = _WITHIN,
+        max_bytes: int = _MAX_BYTES,
+    ) -> Any:
+        """The expression's value over JSON `data`; nothing is None. `bindings` are its variables, without their `$`.
+
+        Raises IntegrationError TRANSFORM_ERROR with path `at`, `details.reason` (a code of JSONata's, or TIMEOUT,
+        MEMORY, TOO_LARGE, TOO_DEEP, TOO_LONG, NOT_JSON, REGEX, CRASHED, FAILED) and where it is known
+        `details.position`; UNAVAILABLE when no process came free. `within` bounds the evaluation, not the queue.
+        """
+        try:
+            if too_long(expression):
+                raise Refusal("TOO_LONG")
+            request = evaluate_request(expression, data, bindings=bindings or {}, within=within, max_bytes=max_bytes)
+            child = await self._take()
+            try:
+                return await child.ask(request, within=within, max_bytes=max_bytes)
+            finally:
+                self._give_back(child)
+        except Refusal as refusal:
+            raise failure(
+                ErrorCode.TRANSFORM_ERROR, refusal.reason, expression=expression, at=at, position=refusal.position
+            ) from None
+
+    async def _take(self) -> Child:
+        idle = self._idle
+        try:
+            async with asyncio.timeout(self._wait.total_seconds()):
+                child = await idle.get()
+        except TimeoutError:
+            raise IntegrationError(ErrorCode.UNAVAILABLE, "every transform process is busy") from None
+        if child.alive:
+            return child
+        try:
+            await _start(child)
+        except BaseException:
+            idle.put_nowait(child)
+            raise
+        return child
+
+    def _give_back(self, child: Child) -> None:
+        if child not in self._children:
+            return
+        if child.alive:
+            self._idle.put_nowait(child)
+            return
+        restart = asyncio.create_task(self._restart(child))
+        self._restarts.add(restart)
+        restart.add_done_callback(self._restarts.discard)
+
+    async def _restart(self, child: Child) -> None:
+        # One that does not start now is tried again by whoever takes it.
+        with contextlib.suppress(IntegrationError):
+            await _start(child)
+        self._idle.put_nowait(child)
+
+
+async def _start(child: Child) -> None:
+    try:
+        await child.start()
+    except (OSError, EOFError):
+        raise IntegrationError(ErrorCode.UNAVAILABLE, "a transform process did not start") from None

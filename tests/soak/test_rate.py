@@ -1,0 +1,141 @@
+"""A rate limit over many workers: the upstream counts what it allows, and one tenant's queue is no other's."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from integration_service.contracts.calls import MethodResult
+from integration_service.contracts.wire import JsonObject
+from tests.soak.conftest import Measured
+from tests.soak.workers import Workers
+from tests.waiting import eventually
+from tests.world import World, definition_file, method
+
+pytestmark = pytest.mark.slow
+
+_PER_MINUTE, _BURST = 600, 10
+_PER_SECOND = _PER_MINUTE / 60
+
+
+@dataclass
+class CountingUpstream:
+    """Notes when each path's requests came."""
+
+    at: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    async def __call__(self, request: Request) -> Response:
+        self.at[request.url.path].append(time.monotonic())
+        return JSONResponse({})
+
+
+def most_beyond_the_rate(times: list[float]) -> float:
+    """By how much the fullest of all windows holds more than the rate's share of it."""
+    most, lowest = 0.0, float("inf")
+    for index, at in enumerate(times):
+        lowest = min(lowest, index - _PER_SECOND * at)
+        most = max(most, index + 1 - _PER_SECOND * at - lowest)
+    return most
+
+
+def limited_definition(name: str) -> JsonObject:
+    limits = {"requestsPerMinute": _PER_MINUTE, "burstLimit": _BURST}
+    return definition_file(name, methods=[method("get", "GET", "/{tenant}", rateLimits=limits)])
+
+
+async def test_a_limit_holds_over_all_workers_and_an_idle_tenant_is_served_at_once(
+    world: World, workers: Workers, name: str, full: bool, measured: Measured
+) -> None:
+    processes, queued, span = (4, 5000, 60) if full else (2, 300, 10)
+    upstream = world.upstream.handler = CountingUpstream()
+    busy, idle = await world.instance(limited_definition(name)), await world.connect(name)
+
+    async with workers.joined_by(processes - 1):
+
+        async def all_run() -> bool:
+            return len(workers.running()) >= processes
+
+        await eventually(all_run, within_s=120)
+        await world.call(idle, "get", {"tenant": "warm"})
+        calls = await _queued(world, busy, queued)
+        try:
+            times = upstream.at["/busy"]
+            # The burst has passed: from here on it is the rate alone.
+            await _counted(upstream, 2 * _BURST)
+            waits = []
+            began = time.monotonic()
+            while time.monotonic() - began < span:
+                waits.append(await _served(world, idle))
+                await asyncio.sleep(span / 20)
+            until = began + span
+            within = [at for at in times if began <= at < until]
+            beyond = most_beyond_the_rate(sorted(times))
+        finally:
+            failed = await _ended(calls, wait=not full)
+    assert len(within) == pytest.approx(_PER_SECOND * span, rel=0.02 if full else 0.1)
+    assert beyond <= _BURST + 1
+    assert failed == 0
+    assert max(waits) < 1
+    measured(
+        f"{processes} workers, {_PER_MINUTE} a minute, burst {_BURST}, {queued} queued: {len(within)} in {span} s, "
+        f"at most {beyond:.1f} beyond the rate; an idle tenant's calls took {min(waits):.2f} to {max(waits):.2f} s"
+    )
+
+
+async def _queued(world: World, instance: JsonObject, count: int) -> list[asyncio.Task[MethodResult]]:
+    """So many calls of one tenant, all started."""
+    turn = asyncio.Semaphore(50)
+    started = 0
+
+    async def one() -> MethodResult:
+        nonlocal started
+        async with turn:
+            call = {"instanceId": instance["id"], "method": "get", "params": {"tenant": "busy"}}
+            handle = await world.temporal.start_workflow(
+                "ExecuteMethod",
+                call,
+                id=f"rate-{instance['id']}-{started}-{time.monotonic_ns()}",
+                task_queue="integrations",
+                result_type=MethodResult,
+            )
+            started += 1
+        result: MethodResult = await handle.result()
+        return result
+
+    calls = [asyncio.create_task(one()) for _ in range(count)]
+
+    async def all_started() -> bool:
+        return started == count
+
+    await eventually(all_started, within_s=300)
+    return calls
+
+
+async def _counted(upstream: CountingUpstream, count: int) -> None:
+    async def look() -> bool:
+        return len(upstream.at["/busy"]) >= count
+
+    await eventually(look, within_s=60)
+
+
+async def _served(world: World, instance: JsonObject) -> float:
+    began = time.monotonic()
+    await world.call(instance, "get", {"tenant": "idle"})
+    return time.monotonic() - began
+
+
+async def _ended(calls: list[asyncio.Task[MethodResult]], *, wait: bool) -> int:
+    """How many calls failed. Thousands that are queued for minutes are left to the stack's end, not waited for."""
+    if wait:
+        await asyncio.wait(calls, timeout=120)
+    failed = sum(call.done() and not call.cancelled() and call.exception() is not None for call in calls)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    return failed
