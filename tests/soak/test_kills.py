@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import httpx2
 import pytest
 
 from integration_service.contracts.errors import IntegrationError
@@ -106,7 +107,7 @@ class Run:
     async def _authorised_again(self, instance: JsonObject) -> bool:
         try:
             return (await self.setting.authorized(instance))["status"] == "CONNECTED"
-        except (AssertionError, IntegrationError):
+        except (AssertionError, IntegrationError, httpx2.TransportError):
             return False  # the worker was killed amid it: the person begins anew
 
     def explained(self, loss: JsonObject) -> bool:
