@@ -57,6 +57,12 @@ class Setting:
         assert opened is not None
         return opened
 
+    async def generation(self, instance: JsonObject) -> int:
+        """The generation that the vault holds."""
+        stored = await Credentials(self.world.database, self.keyring).load(instance["id"])
+        assert stored is not None
+        return stored.generation
+
     async def revoke_elsewhere(self, instance: JsonObject) -> None:
         """As somebody does on the provider's own page: both tokens are dead."""
         held, client = await self.tokens(instance), self.identity.app

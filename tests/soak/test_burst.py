@@ -77,7 +77,7 @@ async def test_tokens_that_expire_within_a_minute(
     world: World, keyring: Keyring, name: str, full: bool, measured: Measured
 ) -> None:
     """The margin is the default: five minutes, or half of what is left of a shorter life."""
-    count, callers, until_expiry, within = (2000, 50, 1500, 60) if full else (40, 5, 25, 5)
+    count, callers, until_expiry, within = (2000, 50, 900, 60) if full else (40, 5, 25, 5)
     server = world.upstream.handler = TokenServer()
     await world.publish(
         definition_file(
