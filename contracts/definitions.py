@@ -21,6 +21,7 @@ from integration_service.contracts.oauth import (
 )
 from integration_service.contracts.pagination import Pagination
 from integration_service.contracts.retry import DEFAULT_RETRY, RetryConfig
+from integration_service.contracts.soap import SoapConfig
 from integration_service.contracts.wire import JsonObject, JsonSchema, Timestamp, WireModel
 
 IntegrationType = Literal["http", "graphql", "soap"]
@@ -252,6 +253,8 @@ class DefinitionFile(WireModel):
     auth_type: IntegrationAuthType
     base_url: str | None = None
     wsdl: str | None = None
+    wsdl_documents: dict[str, str] | None = None
+    soap: SoapConfig | None = None
     methods: list[IntegrationMethod]
     config_schema: JsonSchema
     oauth2_config: OAuth2Config | None = Field(default=None, alias="oauth2Config")

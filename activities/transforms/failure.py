@@ -10,7 +10,7 @@ MAX_EXPRESSION = 10 * 1024
 """Bytes."""
 
 _MAX_TOKEN = 40
-_TOKEN = re.compile(r"(?:[$\w.]+|\S)\Z")
+_TOKEN = re.compile(r"(?:[$\w]+\(?|~>|:=|\.\.|[!<>]=|\S)\Z")
 
 _SENTENCES = {
     # ours

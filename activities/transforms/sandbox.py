@@ -66,6 +66,7 @@ def load_engine(folder: str) -> Any:
                 super().__init__(text)
             except Exception as error:
                 raise self._refusal(error) from None
+            self._ground = self.environment
             self.set_validate_input(False)  # it comes from JSON
             self.set_output_convert_nulls(False)  # `encode` does, without a walk of its own
 
@@ -90,7 +91,8 @@ def load_engine(folder: str) -> Any:
             except Exception as error:
                 raise self._refusal(error) from None
             finally:
-                self.input = None
+                # The engine keeps the last frame here, and would build the next call upon it.
+                self.environment, self.input = self._ground, None
 
         def _refusal(self, error: Exception) -> Refused:
             reason, position = "FAILED", self._failed_at
