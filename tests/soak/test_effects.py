@@ -9,6 +9,7 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
+import psutil
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -115,5 +116,5 @@ async def _has(upstream: Effects) -> bool:
     return upstream.under_way > 0
 
 
-async def _running(workers: Workers) -> list:  # type: ignore[type-arg]
+async def _running(workers: Workers) -> list[psutil.Process]:
     return workers.running()
