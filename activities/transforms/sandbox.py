@@ -159,12 +159,20 @@ def encode(result: Any, encoder: json.JSONEncoder, max_bytes: int) -> bytes:
     """The result as JSON. Raises Refused NOT_JSON for functions, NaN, Infinity and half surrogate pairs."""
     check_shape(result)
     try:
-        text = encoder.encode(result).encode()
+        text = _utf8(encoder.encode(result))
     except (ValueError, TypeError, RecursionError):
         raise Refused("NOT_JSON") from None
     if len(text) > max_bytes:
         raise Refused("TOO_LARGE")
     return text
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # A literal's two escapes for one character arrive as two halves: whole pairs are joined, halves still refused.
+        return text.encode("utf-16", "surrogatepass").decode("utf-16").encode()
 
 
 def answer(request: dict[str, Any], engine: Any, compiled: Compiled) -> bytes:
