@@ -10,6 +10,9 @@ import click
 import yaml
 
 from integration_service.activities.execution.compiled import check_definition
+from integration_service.activities.outbound.egress import EgressPolicy
+from integration_service.activities.outbound.transport import Transport
+from integration_service.activities.wsdl.collection import with_documents
 from integration_service.cli.oauth_client import client
 from integration_service.cli.output import print_json, print_object, print_rows
 from integration_service.cli.secrets import read_source
@@ -46,7 +49,7 @@ definition.add_command(client)
 @with_session
 async def apply(session: Session, files: tuple[Path, ...], *, publish: bool) -> None:
     """Store definitions from YAML or JSON files. All files are checked before the first is stored."""
-    read = [(path, _read_file(path)) for path in files]
+    read = [(path, await _with_wsdl(session, path, _read_file(path), many=len(files) > 1)) for path in files]
     for path, file in read:
         with _named(path, many=len(files) > 1):
             check_definition(file, publish=publish)
@@ -126,6 +129,19 @@ def _read_file(path: Path) -> DefinitionFile:
             ErrorCode.VALIDATION_ERROR, f"not readable as YAML or JSON: {_where(error)}", path=str(path)
         ) from None
     return parse(DefinitionFile, data)
+
+
+async def _with_wsdl(session: Session, path: Path, file: DefinitionFile, *, many: bool) -> DefinitionFile:
+    """A SOAP definition holds its WSDL and all that it imports: what is stored never changes, and no worker asks."""
+    if file.type != "soap":
+        return file
+    transport = Transport(EgressPolicy(session.settings.egress_allow))
+    await transport.open()
+    try:
+        with _named(path, many=many):
+            return await with_documents(file, beside=path, transport=transport)
+    finally:
+        await transport.close()
 
 
 def _where(error: Exception) -> str:

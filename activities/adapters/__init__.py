@@ -5,7 +5,16 @@ from __future__ import annotations
 from integration_service.activities.adapters.graphql import GraphqlAdapter
 from integration_service.activities.adapters.http import HttpAdapter
 from integration_service.activities.adapters.protocol import Adapter, Parsed
-from integration_service.contracts.definitions import DefinitionFile, GraphqlRequest, HttpRequest, IntegrationMethod
+from integration_service.activities.adapters.soap import SoapAdapter
+from integration_service.activities.wsdl.documents import WsdlDocuments
+from integration_service.activities.wsdl.model import wsdl_model
+from integration_service.contracts.definitions import (
+    DefinitionFile,
+    GraphqlRequest,
+    HttpRequest,
+    IntegrationMethod,
+    SoapRequest,
+)
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 
 __all__ = ["Adapter", "Parsed", "adapter_for"]
@@ -24,9 +33,9 @@ def adapter_for(definition: DefinitionFile, method: IntegrationMethod, *, at: st
             return GraphqlAdapter(
                 _base_url(definition), request, at=f"{at}.request", params=params, params_at=f"{at}.paramSchema"
             )
-    raise IntegrationError(
-        ErrorCode.VALIDATION_ERROR, f"type {definition.type} cannot be run by this version", path="type"
-    )
+        case SoapRequest() as request:
+            model = wsdl_model(WsdlDocuments.of(definition))
+            return SoapAdapter(model, request, base_url=definition.base_url, at=f"{at}.request")
 
 
 def _base_url(definition: DefinitionFile) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote, quote_plus
 
-from integration_service.activities.auth import api_key, basic, custom, jwt, oauth2
+from integration_service.activities.auth import api_key, basic, custom, jwt, oauth2, username_token
 from integration_service.activities.auth.context import AuthContext
 from integration_service.activities.outbound.messages import OutboundRequest
 from integration_service.contracts.credentials import CredentialPayload
@@ -55,7 +55,10 @@ def authenticate(
     if credential is None:
         return request
     context = AuthContext(definition=definition, config=config or {}, now=now or datetime.now(UTC))
-    return _APPLY[credential.type](request, credential, context)
+    apply = _APPLY[credential.type]
+    if apply is basic.apply and username_token.applies(context):
+        apply = username_token.apply
+    return apply(request, credential, context)
 
 
 def secret_texts(credential: CredentialPayload | None, *, sent: OutboundRequest | None = None) -> tuple[str, ...]:
@@ -68,6 +71,8 @@ def secret_texts(credential: CredentialPayload | None, *, sent: OutboundRequest 
     texts = _SECRETS[credential.type](credential)
     if sent is not None and credential.jwt is not None:
         texts += jwt.sent_secrets(sent)
+    if sent is not None and credential.basic_auth is not None:
+        texts += username_token.sent_secrets(sent)
     spellings: dict[str, None] = {}
     for text in texts:
         spellings |= dict.fromkeys((text, quote(text, safe=""), quote_plus(text), *basic.base64_spellings(text)))
@@ -83,8 +88,11 @@ def check_auth(definition: DefinitionFile) -> None:
     for key, given, kind in (
         ("jwtConfig", definition.jwt_config, IntegrationAuthType.JWT),
         ("customAuth", definition.custom_auth, IntegrationAuthType.CUSTOM),
+        ("soap", definition.soap, IntegrationAuthType.BASIC),
     ):
         if given is not None and definition.auth_type is not kind:
             raise IntegrationError(ErrorCode.VALIDATION_ERROR, f"belongs to authType {kind}", path=key)
+    if definition.soap is not None and definition.type != "soap":
+        raise IntegrationError(ErrorCode.VALIDATION_ERROR, "belongs to type soap", path="soap")
     if (check := _CHECK.get(definition.auth_type)) is not None:
         check(definition)

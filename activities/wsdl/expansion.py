@@ -91,13 +91,13 @@ class _Expansion:
 
 def _references(node: etree._Element) -> Iterator[_Key]:
     for attribute, kinds in _REFERRING.items():
-        for text in (node.get(attribute) or "").split():
+        for name in (node.get(attribute) or "").split():
             for kind in kinds:
-                yield _key(kind, text, node)
-    if (text := node.get("ref")) is not None:
-        kind = etree.QName(node).localname
-        if kind in (_GROUP, _ATTRIBUTES, _ELEMENT):
-            yield _key(kind, text, node)
+                yield _key(kind, name, node)
+    if (ref := node.get("ref")) is not None:
+        tag = etree.QName(node).localname
+        if tag in (_GROUP, _ATTRIBUTES, _ELEMENT):
+            yield _key(tag, ref, node)
 
 
 def _key(kind: str, text: str, node: etree._Element) -> _Key:
