@@ -9,7 +9,7 @@ from pydantic import Field
 from integration_service.contracts.definitions import MAX_TIMEOUT_MS
 from integration_service.contracts.names import DEFAULT_SCOPE, MethodName, Scope, Uuid
 from integration_service.contracts.retry import RetryConfig
-from integration_service.contracts.wire import AnswerModel, JsonObject, WireModel
+from integration_service.contracts.wire import AnswerModel, JsonObject, Timestamp, WireModel
 
 DAY_MS = 24 * 3600 * 1000
 MAX_RESULT_BYTES = 1024 * 1024
@@ -80,6 +80,38 @@ class Park(AnswerModel):
 
     instance_id: Uuid
     scope: Scope
+
+
+class CarriedFailure(AnswerModel):
+    """Why a call is parked."""
+
+    code: str
+    message: str
+    details: JsonObject = Field(default_factory=dict)
+
+
+class CarriedPark(AnswerModel):
+    """A call that waits for its instance. `away` says that a look found the instance not connected: once it is, the
+    call goes on at once."""
+
+    failure: CarriedFailure
+    since: Timestamp
+    away: bool = False
+
+
+class CarriedCall(AnswerModel):
+    """What one run of `ExecuteMethod` hands to the next; times are absolute."""
+
+    deadline: Timestamp
+    resolved: ResolvedMethod | None = None
+    until: Timestamp | None = None
+    """How long refusals are waited out."""
+    spent: int = Field(default=0, ge=0)
+    waits: int = Field(default=0, ge=0)
+    lost: int = Field(default=0, ge=0)
+    reserved: bool = False
+    looks: int = Field(default=0, ge=0)
+    park: CarriedPark | None = None
 
 
 class Parked(AnswerModel):

@@ -115,9 +115,10 @@ class MethodPipeline:
         *,
         definition: str | None = None,
         testing: bool = False,
+        renewing: bool = True,
     ) -> MethodResult:
         """One attempt. `definition` is the one that the activity's type names; `testing` proves a credential, so
-        the instance need not be CONNECTED yet.
+        the instance need not be CONNECTED yet; `renewing` lets a refused token be renewed.
 
         Raises IntegrationError; `progress` then tells how far it came. Either way the log has its row.
         """
@@ -131,11 +132,11 @@ class MethodPipeline:
             await self._limit(attempt, target)
             await self._intend(attempt, target, progress)
             response = await self._send(request, attempt, target, progress)
-            # A test says what it meets: were it to refresh, a connection whose tokens are all refused would never rest.
             if (
                 is_refused_as_expired(response, target.oauth)
                 and target.is_renewable
-                and not (progress.renewed or testing)
+                and renewing
+                and not progress.renewed
             ):
                 # One refresh and one more send, inside the same attempt: neither spends a try.
                 target, credential = await self._renewed(target, attempt, progress, testing=testing)
