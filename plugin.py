@@ -42,10 +42,11 @@ from integration_service.activities.outbound.egress import EgressPolicy
 from integration_service.activities.outbound.limits import RateLimiter, Waiting
 from integration_service.activities.outbound.transport import Transport
 from integration_service.activities.renewal import TokenRenewal
+from integration_service.activities.revocations import Revocations
 from integration_service.activities.tokens import TokenActivities
 from integration_service.activities.transforms import Transforms
 from integration_service.contracts.errors import ErrorCode, IntegrationError
-from integration_service.contracts.names import SEARCH_ATTRIBUTES, control_queue
+from integration_service.contracts.names import SEARCH_ATTRIBUTES, connection_tests_queue, control_queue
 from integration_service.settings import Settings
 from integration_service.storage.audit import AuditLog
 from integration_service.storage.authorizations import Authorizations
@@ -68,6 +69,8 @@ from integration_service.workflows.refresh_oauth import RefreshOAuth
 
 _NAME = "integration-service.IntegrationPlugin"
 _CONTROL_WORKFLOWS = (RefreshOAuth,)
+_CONNECTION_TESTS = 50
+"""At once, in one process: upstreams that hang take no more places than that, and none of a refresh."""
 _WORKFLOWS = (ConnectInstance, ExecuteMethod, *_CONTROL_WORKFLOWS)
 _SLOTS = 100
 """How many method calls a worker runs at once, unless its owner says otherwise: Temporal's own default."""
@@ -81,6 +84,7 @@ class _Parts:
     database: Database
     transport: Transport
     transforms: Transforms
+    provider_transport: Transport
     seal_keys: SealKeys
     methods: MethodActivities
     connections: ConnectionActivities
@@ -92,14 +96,19 @@ class _Parts:
         """Connects nothing. Raises IntegrationError when a setting is missing or the keyring cannot be read."""
         database = Database(settings.require("database_url"))
         keyring = Keyring.load(settings.require("keyring"))
-        transport = Transport(EgressPolicy(settings.egress_allow))
+        policy = EgressPolicy(settings.egress_allow)
+        # Two pools: a token request never waits for a connection that slow calls hold.
+        transport, provider_transport = Transport(policy), Transport(policy)
         instances, definitions = Instances(database), Definitions(database)
         credentials, seal_keys = Credentials(database, keyring), SealKeys(database, keyring)
         compiled = CompiledDefinitions(definitions)
         responses = CachedResponses(database, keyring)
         waiters, authorizations = Waiters(database), Authorizations(database, keyring)
-        providers = Providers(transport=transport, clients=OAuthClients(database, keyring), definitions=compiled)
-        exchange = Exchange(providers=providers, credentials=credentials)
+        providers = Providers(
+            transport=provider_transport, clients=OAuthClients(database, keyring), definitions=compiled
+        )
+        revocations = Revocations(instances=instances, providers=providers)
+        exchange = Exchange(providers=providers, credentials=credentials, revocations=revocations)
         reader = ConnectionReader(definitions=compiled, credentials=credentials)
         audit, transforms = AuditLog(database), Transforms()
         large = LargeResults(database, Keyring.load(settings.results_key_source()), public_url=settings.public_url)
@@ -126,6 +135,7 @@ class _Parts:
             database=database,
             transport=transport,
             transforms=transforms,
+            provider_transport=provider_transport,
             seal_keys=seal_keys,
             methods=MethodActivities(pipeline=pipeline, instances=instances, definitions=compiled, waiters=waiters),
             connections=ConnectionActivities(
@@ -154,7 +164,9 @@ class _Parts:
                 instances=instances,
                 credentials=credentials,
                 intents=RefreshIntents(database),
+                authorizations=authorizations,
                 providers=providers,
+                revocations=revocations,
                 control_queue=control_queue(task_queue),
             ),
         )
@@ -173,7 +185,6 @@ class _Parts:
             found.pin,
             found.store_credential,
             found.erase_credential,
-            found.test,
             found.delete,
             self.authorizations.begin,
             self.authorizations.complete,
@@ -183,6 +194,10 @@ class _Parts:
             self.tokens.revoke,
         ]
 
+    @property
+    def test_activities(self) -> list[Callable[..., Any]]:
+        return [self.connections.test]
+
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
@@ -190,8 +205,9 @@ class _Parts:
             stack.push_async_callback(self.database.close)
             await check_schema_version(self.database)
             await self.seal_keys.ensure()
-            await self.transport.open()
-            stack.push_async_callback(self.transport.close)
+            for transport in (self.transport, self.provider_transport):
+                await transport.open()
+                stack.push_async_callback(transport.close)
             await self.transforms.open()
             stack.push_async_callback(self.transforms.close)
             yield
@@ -205,8 +221,9 @@ class IntegrationClientPlugin(SimplePlugin):
 
 
 class IntegrationPlugin(SimplePlugin):
-    """For `Worker(plugins=[…])`: our workflows and activities on that worker's queue, and beside it a second worker
-    on the control queue, so that a flood of calls delays no connection.
+    """For `Worker(plugins=[…])`: our workflows and activities on that worker's queue, and beside it workers of
+    its own for the control queue and for connection tests, so that neither a flood of calls nor slow upstreams delay a
+    refresh.
 
     One plugin serves one worker. A Replayer gets the workflows and the converter, and needs no database.
     """
@@ -232,7 +249,7 @@ class IntegrationPlugin(SimplePlugin):
         return config
 
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:  # noqa: A002
-        """Opens the parts, serves both queues, closes the parts."""
+        """Opens the parts, serves the queues, closes the parts."""
         parts = self._parts
         if parts is None:
             raise RuntimeError("run_worker before configure_worker")
@@ -244,12 +261,18 @@ class IntegrationPlugin(SimplePlugin):
                 activities=parts.control_activities,
                 workflows=_CONTROL_WORKFLOWS,
                 workflow_runner=_passing_through(None),
-                # Many, and each waits on the network: tests of a slow upstream must not take a refresh's place.
+                # Many, and each waits on the network.
                 max_concurrent_activities=500,
                 # Longer than a token request may last: an answer that is on its way is stored.
                 graceful_shutdown_timeout=timedelta(seconds=25),
             )
-            async with control:
+            tests = Worker(
+                worker.client,
+                task_queue=connection_tests_queue(worker.task_queue),
+                activities=parts.test_activities,
+                max_concurrent_activities=_CONNECTION_TESTS,
+            )
+            async with control, tests:
                 await super().run_worker(worker, next)
 
 

@@ -31,6 +31,7 @@ from integration_service.contracts.oauth import Authorize, PendingAuthorization,
 from integration_service.contracts.oauth_urls import allowed_return_url, is_loopback_redirect
 from integration_service.contracts.wire import JsonObject
 from integration_service.storage.authorizations import Authorizations
+from integration_service.storage.claim import Claim
 from integration_service.storage.seal_keys import SealKeys
 
 _LIFETIME = timedelta(minutes=10)
@@ -164,15 +165,19 @@ class AuthorizationActivities:
         await self._check_issuer(registration, given.get("iss"), required=True)
         if "deviceCode" in secret:
             raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the state is one of the device flow", path="state")
+        prepared = await self._exchange.prepare(instance, registration)
+        # From here on the code may be spent: whatever can fail without a send has not.
         if not await self._authorizations.leaves(returned.state_hash, claimant=claimant):
+            if await self._authorizations.is_stored(returned.state_hash, claimant=claimant):
+                return await self._reader.state(instance)  # by an attempt whose worker died before it could say so
             raise IntegrationError(
                 ErrorCode.OUTCOME_UNKNOWN, "the provider's answer to the code was lost; authorise again"
             )
         try:
             await self._exchange.spend(
-                instance,
-                registration,
+                prepared,
                 CodeGrant(given["code"], secret["redirectUri"], secret["codeVerifier"]),
+                Claim(returned.state_hash, claimant),
                 nonce=secret["nonce"],
                 callback=given.get("callback") or {},
                 any_account=secret["anyAccount"],
@@ -205,13 +210,16 @@ class AuthorizationActivities:
             instance = polled.instance
             secret = await self._authorizations.read(polled.state_hash, instance.id)
             if secret is None:
-                return PollOutcome(refused="expired_token")
+                # An earlier poll may have stored the tokens, and its worker died before it could say so.
+                done = await self._authorizations.is_stored(polled.state_hash)
+                return PollOutcome(done=True) if done else PollOutcome(refused="expired_token")
             registration = await self._exchange.registration(instance)
+            prepared = await self._exchange.prepare(instance, registration)
             try:
                 await self._exchange.spend(
-                    instance,
-                    registration,
+                    prepared,
                     DeviceGrant(secret["deviceCode"]),
+                    Claim(polled.state_hash),
                     any_account=bool(secret.get("anyAccount")),
                 )
             except TokenRefused as refused:
@@ -224,10 +232,11 @@ class AuthorizationActivities:
                     return PollOutcome(refused=refused.error or "refused")
                 raise
             except IntegrationError as error:
+                if error.code == ErrorCode.VALIDATION_ERROR and error.path == "state":
+                    return PollOutcome(refused="expired_token")  # given up or replaced while its answer was on its way
                 if error.code == ErrorCode.AUTH_ERROR:
                     return PollOutcome(refused=error.path or "refused")  # another account, a bad ID token
                 raise
-            await self._authorizations.erase(instance.id)
             return PollOutcome(done=True)
 
 

@@ -6,6 +6,7 @@ from integration_service.activities.execution.compiled import CompiledDefinition
 from integration_service.activities.oauth.authorization import missing_scope, requested_scope
 from integration_service.activities.tokens import token_state
 from integration_service.contracts.connections import ConnectionState
+from integration_service.contracts.definitions import OAuth2Config
 from integration_service.contracts.errors import IntegrationError
 from integration_service.contracts.instances import InstanceError, IntegrationInstance
 from integration_service.storage.credentials import Credentials
@@ -38,5 +39,9 @@ class ConnectionReader:
             unconfigured=rules == {"required"} and not instance.config,
             grant=oauth.grant if oauth else None,
             token=token,
-            missing_scope=missing_scope(requested_scope(oauth), granted, oauth.scope_separator) if oauth else [],
+            missing_scope=_missing(oauth, granted) if oauth else [],
         )
+
+
+def _missing(oauth: OAuth2Config, granted: str | None) -> list[str]:
+    return missing_scope(requested_scope(oauth), granted, oauth.scope_separator, aliases=oauth.scope_aliases)

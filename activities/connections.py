@@ -21,6 +21,7 @@ from integration_service.contracts.calls import MethodCall
 from integration_service.contracts.connections import (
     ConnectionRef,
     ConnectionState,
+    ConnectionTest,
     PinnedVersion,
     PinVersion,
     StoreCredential,
@@ -97,7 +98,7 @@ class ConnectionActivities:
                 config=wanted.config,
                 definition_id=wanted.definition_id,
             )
-            if written.status is IntegrationInstanceStatus.CONNECTED:
+            if written.status in (IntegrationInstanceStatus.CONNECTED, IntegrationInstanceStatus.DISCONNECTED):
                 await self._wake(written.id)
             return await self._reader.state(written)
 
@@ -122,6 +123,7 @@ class ConnectionActivities:
                     f"{instance.definition} takes credentials of type {instance.auth_type}",
                     path="sealed.type",
                 )
+            auth.check_credential(payload, (await self._compiled.get(instance.integration_definition_id)).definition)
             if payload.type is IntegrationAuthType.OAUTH2 and payload.oauth2 is None:
                 await self._exchange.password(instance, payload)
             elif payload.type is IntegrationAuthType.OAUTH2:
@@ -134,23 +136,24 @@ class ConnectionActivities:
     async def erase_credential(self, ref: ConnectionRef) -> ConnectionState:
         """Delete the credential."""
         async with typed():
-            await self._credentials.erase(ref.instance_id)
+            # First what may still bring a credential, then the credential.
             await self._authorizations.erase(ref.instance_id)
+            await self._credentials.erase(ref.instance_id)
             await self._responses.forget(ref.instance_id)
             return await self._reader.state(await self._instances.find(ref.scope, ref.instance_id))
 
     @activity.defn(name=names.TEST_CONNECTION)
-    async def test(self, ref: ConnectionRef) -> TestOutcome:
+    async def test(self, wanted: ConnectionTest) -> TestOutcome:
         """Call the definition's `connectionTest`; its failure is the method's own, retried as the method is."""
-        progress = Progress()
+        progress = Progress(testing=True, renewing=wanted.renew)
         attempt = Attempt.current(None)
         try:
-            instance = await self._instances.find(ref.scope, ref.instance_id)
+            instance = await self._instances.find(wanted.scope, wanted.instance_id)
             method = (await self._compiled.get(instance.integration_definition_id)).definition.connection_test
             if method is None:
                 return TestOutcome(tested=False)
             call = MethodCall(instance_id=instance.id, scope=instance.scope, method=method)
-            await self._pipeline.run(call, attempt, progress, testing=True)
+            await self._pipeline.run(call, attempt, progress)
         except IntegrationError as error:
             raise failure(error, attempt=attempt, retry=progress.retry, repeatable=progress.repeatable) from None
         except Exception as error:
@@ -158,7 +161,7 @@ class ConnectionActivities:
         return TestOutcome(tested=True)
 
     async def _wake(self, instance_id: str) -> None:
-        """Tell the calls that wait for this instance. One that is missed looks again by itself."""
+        """Tell the calls that wait for this instance to go on or give up. One that is missed looks again by itself."""
         try:
             waiting = await self._waiters.take(instance_id)
         except IntegrationError:

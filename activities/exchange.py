@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from integration_service.activities.oauth.authorization import requested_scope
@@ -10,22 +11,35 @@ from integration_service.activities.oauth.id_token import account_of, claims_of
 from integration_service.activities.oauth.provider import Providers, Registration
 from integration_service.activities.oauth.token_answer import Tokens
 from integration_service.activities.oauth.token_request import Grant, PasswordGrant
+from integration_service.activities.revocations import Revocations
 from integration_service.activities.tokens import STORE_RETRY, renewable
-from integration_service.contracts.credentials import CredentialPayload, IntegrationCredential
+from integration_service.contracts.credentials import CredentialPayload
 from integration_service.contracts.definitions import IntegrationAuthType
 from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError
 from integration_service.contracts.instances import IntegrationInstance
+from integration_service.storage.claim import Claim
 from integration_service.storage.credentials import Credentials
 
 _TRIES = 5
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """An exchange that is ready to be sent. `account` is the one that the instance has now."""
+
+    instance: IntegrationInstance
+    registration: Registration
+    token_url: str
+    account: str | None = field(repr=False)
+
+
 class Exchange:
     """Token requests that begin a connection, and the write that ends them."""
 
-    def __init__(self, *, providers: Providers, credentials: Credentials) -> None:
+    def __init__(self, *, providers: Providers, credentials: Credentials, revocations: Revocations) -> None:
         self._providers = providers
         self._credentials = credentials
+        self._revocations = revocations
 
     async def registration(self, instance: IntegrationInstance) -> Registration:
         return await self._providers.registration(
@@ -51,38 +65,56 @@ class Exchange:
         """Tokens that were had elsewhere."""
         await self._store(instance, await self.registration(instance), payload)
 
+    async def prepare(self, instance: IntegrationInstance, registration: Registration) -> Prepared:
+        """All that can fail before anything is sent: the endpoint, discovered or given, and what the vault holds."""
+        stored = await self._credentials.load(instance.id)
+        before = await self._credentials.open(stored) if stored else None
+        return Prepared(
+            instance=instance,
+            registration=registration,
+            token_url=await self._providers.token_endpoint(registration),
+            account=before.oauth2.account if before and before.oauth2 else None,
+        )
+
     async def spend(
         self,
-        instance: IntegrationInstance,
-        registration: Registration,
+        prepared: Prepared,
         grant: Grant,
+        claim: Claim,
         *,
         nonce: str | None = None,
         callback: dict[str, str] | None = None,
         any_account: bool = False,
     ) -> None:
-        """Spend a code, and keep the tokens if they are of the same account as before.
+        """Spend a code, and keep the tokens if they are of the same account as before, and the authorization is
+        still `claim`'s. If not, it was given up or replaced meanwhile: the tokens go back.
 
-        Raises IntegrationError: TokenRefused, SendFailed, or AUTH_ERROR for another account or a bad ID token.
+        Raises IntegrationError: TokenRefused, SendFailed, AUTH_ERROR for another account or a bad ID token, or
+        VALIDATION_ERROR (path ``state``).
         """
-        config = registration.config
-        # Read before anything is spent: afterwards an outage of ours must not stand between the tokens and their row.
-        before = await self._held(instance)
-        tokens = await self._providers.tokens(registration, grant, callback=callback)
+        registration, known = prepared.registration, prepared.account
+        tokens = await self._providers.tokens(registration, grant, callback=callback, url=prepared.token_url)
         account = self._account(registration, tokens, nonce)
-        known = before.oauth2.account if before and before.oauth2 else None
         if known is not None and account is not None and known != account and not any_account:
-            await self._providers.revoke(registration, tokens.credential)
+            await self._revocations.revoke(registration, tokens.credential)
             raise IntegrationError(
                 ErrorCode.AUTH_ERROR,
                 "another account than before; ask for it with allowDifferentAccount, or make another instance",
                 path="account",
             )
         # An answer without a scope grants what was asked for (RFC 6749 §5.1).
-        scope = tokens.credential.scope or requested_scope(config)
+        scope = tokens.credential.scope or requested_scope(registration.config)
         credential = tokens.credential.model_copy(update={"account": account or known, "scope": scope})
         payload = CredentialPayload(type=IntegrationAuthType.OAUTH2, oauth2=credential)
-        await self._store(instance, registration, payload)
+        try:
+            await self._store(prepared.instance, registration, payload, claim=claim)
+        except IntegrationError as error:
+            if error.code in (ErrorCode.VALIDATION_ERROR, ErrorCode.INSTANCE_NOT_FOUND):
+                instance = prepared.instance
+                await self._revocations.give_back(
+                    registration, credential, instance_id=instance.id, scope=instance.scope
+                )
+            raise
 
     def _account(self, registration: Registration, tokens: Tokens, nonce: str | None) -> str | None:
         claims = None
@@ -96,12 +128,13 @@ class Exchange:
             )
         return account_of(registration.config, tokens, claims)
 
-    async def _held(self, instance: IntegrationInstance) -> IntegrationCredential | None:
-        stored = await self._credentials.load(instance.id)
-        return await self._credentials.open(stored) if stored else None
-
     async def _store(
-        self, instance: IntegrationInstance, registration: Registration, payload: CredentialPayload
+        self,
+        instance: IntegrationInstance,
+        registration: Registration,
+        payload: CredentialPayload,
+        *,
+        claim: Claim | None = None,
     ) -> None:
         """A refresh that ends at the same time may move the generation: what a person gave wins. An outage of ours
         is sat out: the code is spent by now."""
@@ -113,6 +146,7 @@ class Exchange:
                     scope=instance.scope,
                     payload=payload,
                     renewable=renewable(registration.config, payload),
+                    claim=claim,
                 )
                 return
             except IntegrationError as error:

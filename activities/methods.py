@@ -33,7 +33,7 @@ _HEARTBEAT_EVERY = timedelta(seconds=3)
 Model = TypeVar("Model", bound=BaseModel)
 
 
-_WAITED_OUT = (IntegrationInstanceStatus.AUTH_ERROR, IntegrationInstanceStatus.PENDING_AUTHENTICATION)
+WAITED_OUT = (IntegrationInstanceStatus.AUTH_ERROR, IntegrationInstanceStatus.PENDING_AUTHENTICATION)
 """What `onAuthError: "wait"` waits out: somebody is to authorise the instance."""
 
 
@@ -65,7 +65,7 @@ class MethodActivities:
             instance = await self._instances.for_call(call.scope, call.instance_id)
             compiled = await self._definitions.get(instance.definition_id)
             ready = compiled.method(call.method)
-            if call.on_auth_error != "wait" or instance.status not in _WAITED_OUT:
+            if call.on_auth_error != "wait" or instance.status not in WAITED_OUT:
                 require_connected(instance)
         except IntegrationError as error:
             raise to_application_error(error) from None
@@ -80,7 +80,11 @@ class MethodActivities:
 
     @activity.defn(name="park")
     async def park(self, wanted: Park) -> Parked:
-        """Note that the calling workflow waits for the instance (a local activity); then look how it stands."""
+        """Note that the calling workflow waits for the instance (a local activity); then look how it stands.
+
+        Raises ApplicationError typed by code where there is nothing to wait for: it was deleted, disconnected, or
+        needs another config.
+        """
         info = activity.info()
         try:
             await self._waiters.add(
@@ -89,6 +93,8 @@ class MethodActivities:
                 run_id=str(info.workflow_run_id),
             )
             instance = await self._instances.for_call(wanted.scope, wanted.instance_id)
+            if instance.status not in WAITED_OUT:
+                require_connected(instance)
         except IntegrationError as error:
             raise to_application_error(error) from None
         return Parked(

@@ -25,6 +25,7 @@ from integration_service.activities.oauth.token_request import (
     PasswordGrant,
     RefreshGrant,
 )
+from integration_service.activities.revocations import Revocations
 from integration_service.contracts import oauth as names
 from integration_service.contracts.connections import ConnectionRef, StartRefresh
 from integration_service.contracts.credentials import CredentialPayload, IntegrationCredential
@@ -32,6 +33,7 @@ from integration_service.contracts.definitions import IntegrationAuthType, OAuth
 from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError
 from integration_service.contracts.names import REFRESH_OAUTH, refresh_workflow_id
 from integration_service.contracts.oauth import CredentialChanged, RefreshInput, RefreshToken, TokenState
+from integration_service.storage.authorizations import Authorizations
 from integration_service.storage.credentials import Credentials, StoredCredential
 from integration_service.storage.instances import InstanceForCall, Instances
 from integration_service.storage.refresh_intents import Intent, RefreshIntents
@@ -53,13 +55,17 @@ class TokenActivities:
         instances: Instances,
         credentials: Credentials,
         intents: RefreshIntents,
+        authorizations: Authorizations,
         providers: Providers,
+        revocations: Revocations,
         control_queue: str,
     ) -> None:
         self._instances = instances
         self._credentials = credentials
         self._intents = intents
+        self._authorizations = authorizations
         self._providers = providers
+        self._revocations = revocations
         self._control_queue = control_queue
 
     @activity.defn(name=names.REFRESH_TOKEN)
@@ -100,7 +106,6 @@ class TokenActivities:
                 grant,
                 within=min(REQUEST_DEADLINE, left),
                 previous=held.oauth2 if held else None,
-                refreshing=isinstance(grant, RefreshGrant),
             )
         except TokenRefused as refused:
             return await self._refused(instance, generation, refused, intent)
@@ -157,22 +162,14 @@ class TokenActivities:
             except IntegrationError as error:
                 if error.code in (ErrorCode.VERSION_CONFLICT, ErrorCode.INSTANCE_NOT_FOUND):
                     # Somebody authorised again meanwhile: theirs is the one that counts. Or they disconnected.
-                    await self._give_back(instance, registration, tokens)
+                    await self._revocations.give_back(
+                        registration, tokens.credential, instance_id=instance.id, scope=instance.scope
+                    )
                     break
                 if error.decision is not Decision.WAIT:
                     raise
                 await asyncio.sleep(STORE_RETRY.total_seconds())
         return await self._current(instance)
-
-    async def _give_back(self, instance: InstanceForCall, registration: Registration, tokens: Tokens) -> None:
-        """Revoke tokens that nobody will use, unless the same grant may have been authorised again."""
-        try:
-            is_gone = (await self._instances.for_call(instance.scope, instance.id)).credential is None
-        except IntegrationError as error:
-            is_gone = error.code == ErrorCode.INSTANCE_NOT_FOUND
-        if is_gone:
-            with contextlib.suppress(IntegrationError):
-                await self._providers.revoke(registration, tokens.credential)
 
     async def _current(self, instance: InstanceForCall) -> TokenState:
         while True:
@@ -221,6 +218,8 @@ class TokenActivities:
     async def revoke(self, ref: ConnectionRef) -> None:
         """Ask the provider to forget the tokens; what it answers changes nothing."""
         async with typed():
+            # Nobody stores tokens between this and the erasure: an exchange that is late finds itself given up.
+            await self._authorizations.erase(ref.instance_id)
             revoked: int | None = None
             while True:
                 instance = await self._instances.for_call(ref.scope, ref.instance_id)
@@ -230,7 +229,7 @@ class TokenActivities:
                 revoked = instance.credential.generation
                 held = await self._credentials.open(instance.credential)
                 if held.oauth2 is not None:
-                    await self._providers.revoke(await self._registration(instance, held), held.oauth2)
+                    await self._revocations.revoke(await self._registration(instance, held), held.oauth2)
 
 
 def token_state(config: OAuth2Config, stored: StoredCredential) -> TokenState:

@@ -36,7 +36,7 @@ def read_source(source: SecretSource, *, beside: Path) -> str:
 def read_credential(auth_type: IntegrationAuthType, file: str | None) -> bytes:
     """The plaintext to seal: from `file` (``-`` for stdin), or asked for at a terminal.
 
-    The file holds the object of `IntegrationCredential`, with or without ``{"type": …, "apiKey": {…}}`` around it.
+    The file holds the object of `IntegrationCredential`, or the whole ``{"type": …, "apiKey": {…}}``.
     Raises IntegrationError VALIDATION_ERROR with the path of what is wrong.
     """
     key = OBJECT_KEYS.get(auth_type)
@@ -45,7 +45,9 @@ def read_credential(auth_type: IntegrationAuthType, file: str | None) -> bytes:
             ErrorCode.VALIDATION_ERROR, f"authType {auth_type} takes no credentials", path="instance"
         )
     data = _from_file(file) if file else _from_prompt(auth_type)
-    whole: JsonObject = data if "type" in data and key in data else {"type": auth_type.value, key: data}
+    # Grant `password` of OAuth takes user and password in the place of tokens.
+    keys = {key, OBJECT_KEYS[IntegrationAuthType.BASIC]} if auth_type is IntegrationAuthType.OAUTH2 else {key}
+    whole: JsonObject = data if "type" in data and data.keys() & keys else {"type": auth_type.value, key: data}
     plaintext = json.dumps(whole).encode()
     parse_credential(plaintext)
     return plaintext

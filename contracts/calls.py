@@ -99,6 +99,38 @@ class Park(AnswerModel):
     scope: Scope
 
 
+class CarriedFailure(AnswerModel):
+    """Why a call is parked."""
+
+    code: str
+    message: str
+    details: JsonObject = Field(default_factory=dict)
+
+
+class CarriedPark(AnswerModel):
+    """A call that waits for its instance. `away` says that a look found the instance not connected: once it is, the
+    call goes on at once."""
+
+    failure: CarriedFailure
+    since: Timestamp
+    away: bool = False
+
+
+class CarriedCall(AnswerModel):
+    """What one run of `ExecuteMethod` hands to the next; times are absolute."""
+
+    deadline: Timestamp
+    resolved: ResolvedMethod | None = None
+    until: Timestamp | None = None
+    """How long refusals are waited out."""
+    spent: int = Field(default=0, ge=0)
+    waits: int = Field(default=0, ge=0)
+    lost: int = Field(default=0, ge=0)
+    reserved: bool = False
+    looks: int = Field(default=0, ge=0)
+    park: CarriedPark | None = None
+
+
 class Parked(AnswerModel):
     """How the instance stood once the waiter was noted: a connection that came before it is not missed."""
 

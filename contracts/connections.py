@@ -9,7 +9,13 @@ from pydantic import Field, model_validator
 from integration_service.contracts.credentials import Sealed
 from integration_service.contracts.instances import InstanceError, IntegrationInstance, IntegrationInstanceStatus
 from integration_service.contracts.names import Scope, SemVer, Uuid
-from integration_service.contracts.oauth import Authorize, GrantType, ProviderError, TokenState
+from integration_service.contracts.oauth import (
+    Authorize,
+    GrantType,
+    PendingAuthorization,
+    ProviderError,
+    TokenState,
+)
 from integration_service.contracts.wire import AnswerModel, JsonObject, WireModel
 
 OPEN_CONNECTION = "OpenConnection"
@@ -118,6 +124,26 @@ class PollDevice(AnswerModel):
 
     instance: IntegrationInstance
     state_hash: str
+
+
+class ConnectionCarried(AnswerModel):
+    """What one run of `ConnectInstance` hands to the next."""
+
+    connection: ConnectionState
+    pending: PendingAuthorization | None = None
+    """An authorization that is under way."""
+    interval_ms: int = Field(default=5_000, ge=0)
+    """The device flow's pace, slowed down as the provider asked."""
+    requests_failed: int = Field(default=0, ge=0)
+    """Requests for a machine's first token so far."""
+
+
+class ConnectionTest(AnswerModel):
+    """Asks for `connectionTest`; with `renew` a refused token is renewed once, and tried once more."""
+
+    instance_id: Uuid
+    scope: Scope
+    renew: bool = False
 
 
 class StartRefresh(AnswerModel):

@@ -13,6 +13,7 @@ from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.names import DEFAULT_SCOPE, DefinitionName, MethodName, Scope, SemVer, Uuid
 from integration_service.contracts.oauth import (
     DEFAULT_MARGIN_MS,
+    AuthScheme,
     ClientAuthMethod,
     GrantType,
     TokenExpired,
@@ -112,6 +113,10 @@ class OAuth2Config(WireModel):
     token_request: TokenRequestMapping | None = None
     token_response: TokenResponseMapping | None = None
     token_expired: TokenExpired | None = None
+    authorization_scheme: AuthScheme | None = None
+    """Stands before the access token in `Authorization`, where that is not ``Bearer``."""
+    scope_aliases: dict[str, str] | None = None
+    """A scope's name as it is asked for, and the other one under which the provider grants it."""
     private_key: Secret | None = Field(default=None, repr=False)
     key_id: str | None = None
 

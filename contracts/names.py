@@ -42,6 +42,11 @@ def control_queue(task_queue: str) -> str:
     return f"{task_queue}-control"
 
 
+def connection_tests_queue(task_queue: str) -> str:
+    """Where `connectionTest` runs: a slow upstream takes places here, and none of a refresh."""
+    return f"{control_queue(task_queue)}-tests"
+
+
 def connection_workflow_id(instance_id: str) -> str:
     """The id of the one workflow that owns an instance."""
     return f"connection:{instance_id}"

@@ -27,6 +27,9 @@ COMPLETE_AUTHORIZATION = "CompleteAuthorization"
 POLL_DEVICE = "PollDevice"
 REVOKE_TOKENS = "RevokeTokens"
 
+AuthScheme = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$")]
+"""An HTTP authentication scheme (RFC 9110 §11.1)."""
+
 JsonPath = Annotated[str, StringConstraints(pattern=r"^[^.\s]+(\.[^.\s]+)*$", max_length=255)]
 """Keys joined by dots, such as ``authed_user.access_token``; a number picks from an array."""
 
@@ -55,12 +58,14 @@ class TokenRequestMapping(_Sparse):
     """How a provider's token requests differ from RFC 6749.
 
     `rename` maps a standard parameter's name to the provider's (``client_id: client_key``). `refreshWith` says
-    which token the refresh sends, under `refreshParameter`; `refreshGrantType` its ``grant_type``. `claims` are
+    which token the refresh sends, under `refreshParameter`; `refreshGrantType` its ``grant_type``; `refreshMethod`
+    stands for `method` there. `claims` are
     those of the assertion of grant ``jwt_bearer``; texts in `parameters`, `headers` and `claims` may hold
     ``{config.x}``.
     """
 
     method: Literal["POST", "GET"] = "POST"
+    refresh_method: Literal["POST", "GET"] | None = None
     encoding: Literal["form", "json", "query"] = "form"
     parameters: dict[str, str] = Field(default_factory=dict)
     headers: dict[str, str] = Field(default_factory=dict)

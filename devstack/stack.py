@@ -18,7 +18,7 @@ from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.client import Client
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
-from integration_service.contracts.names import TASK_QUEUE, control_queue
+from integration_service.contracts.names import TASK_QUEUE, connection_tests_queue, control_queue
 from integration_service.devstack import placing, postgres, services, temporal
 from integration_service.devstack.claims import await_predecessors, claim_data_dir
 from integration_service.devstack.data_dir import DataDir, open_data_dir, write_private
@@ -205,5 +205,6 @@ async def _all_answers(client: Client, ports: StackPorts, cluster: postgres.Clus
         (TASK_QUEUE, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW),
         (TASK_QUEUE, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY),
         (control_queue(TASK_QUEUE), TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY),
+        (connection_tests_queue(TASK_QUEUE), TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY),
     ):
         await until(partial(temporal.has_pollers, client, queue, kind))

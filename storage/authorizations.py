@@ -19,7 +19,7 @@ __all__ = ["Authorizations", "PendingRow", "pending", "state_hash"]
 
 _ENVELOPE = ", ".join(ENVELOPE_COLUMNS)
 _VALUES = ", ".join(f"%({name})s" for name in ENVELOPE_COLUMNS)
-_OPEN = "claimed_by IS NULL AND expires_at > clock_timestamp()"
+_OPEN = "claimed_by IS NULL AND stored_at IS NULL AND expires_at > clock_timestamp()"
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,18 @@ class Authorizations:
         )
         return row is not None
 
+    async def is_stored(self, hashed: str, *, claimant: str | None = None) -> bool:
+        """Whether the tokens of the claimant's authorization were stored."""
+        row = await self._database.one(
+            """SELECT 1 FROM vault.authorizations
+                WHERE state_hash = %(hashed)s AND claimed_by IS NOT DISTINCT FROM %(claimant)s::text
+                  AND stored_at IS NOT NULL""",
+            {"hashed": hashed, "claimant": claimant},
+        )
+        return row is not None
+
     async def read(self, hashed: str, instance_id: str) -> JsonObject | None:
-        """The secret of an unexpired, unclaimed authorization, or None. Uses nothing up."""
+        """The secret of an unexpired, unclaimed and unused authorization, or None. Uses nothing up."""
         row = await self._database.one(
             f"""SELECT {_ENVELOPE} FROM vault.authorizations
                  WHERE state_hash = %(hashed)s AND instance_id = %(instance_id)s AND {_OPEN}""",
@@ -153,7 +163,7 @@ class Authorizations:
 
     async def _refusal(self, hashed: str, instance_id: str) -> IntegrationError:
         row = await self._database.one(
-            """SELECT claimed_by IS NOT NULL AS used FROM vault.authorizations
+            """SELECT claimed_by IS NOT NULL OR stored_at IS NOT NULL AS used FROM vault.authorizations
                 WHERE state_hash = %(hashed)s AND instance_id = %(instance_id)s""",
             {"hashed": hashed, "instance_id": instance_id},
         )

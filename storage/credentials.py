@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg import Rollback
+
 from integration_service.contracts.credentials import (
     CredentialPayload,
     IntegrationCredential,
 )
 from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.storage.claim import Claim, use_up
 from integration_service.storage.database import Database
 from integration_service.storage.vault.envelope import ENVELOPE_COLUMNS, Context, Envelope, decrypt, encrypt
 from integration_service.storage.vault.keyring import KeyProvider
@@ -110,14 +113,15 @@ class Credentials:
         expected: int | None = None,
         renewable: bool = False,
         renewal: bool = False,
+        claim: Claim | None = None,
     ) -> int:
         """Encrypt and keep a credential in place of the one before; returns its generation.
 
         The generation is part of what the secret is bound to, so it is read first and the write is a
         compare-and-set on it. `expected` is the generation that must still be the current one, 0 for none. The
         write ends the token request that was under way. `renewal` says that nobody gave anything new: the epoch
-        stays. Raises IntegrationError VERSION_CONFLICT with both generations when another writer came between, or
-        INSTANCE_NOT_FOUND.
+        stays. With `claim` it uses up that authorization, or fails. Raises IntegrationError VERSION_CONFLICT with both
+        generations when another writer came between, INSTANCE_NOT_FOUND, or what `use_up` raises.
         """
         before = await self._standing(instance_id)
         current = before["generation"] or 0
@@ -133,13 +137,19 @@ class Credentials:
         }
         plaintext = json.dumps(payload.to_wire()).encode()
         envelope = await encrypt(self._provider, plaintext, StoredCredential(row).context)
-        written = await self._database.one(
-            f"""WITH written AS ({_UPDATE if current else _INSERT}),
+        statement = f"""WITH written AS ({_UPDATE if current else _INSERT}),
                      ended AS (DELETE FROM integrations.refresh_intents
                                 WHERE instance_id = %(instance_id)s AND EXISTS (SELECT FROM written))
-                SELECT generation FROM written""",
-            {**row, **_in_clear(payload), "renewable": renewable, "renewal": renewal, **envelope.to_row()},
-        )
+                SELECT generation FROM written"""
+        values = {**row, **_in_clear(payload), "renewable": renewable, "renewal": renewal, **envelope.to_row()}
+        if claim is None:
+            written = await self._database.one(statement, values)
+        else:
+            async with self._database.transaction() as connection:
+                await use_up(connection, claim, instance_id)
+                written = await (await connection.execute(statement.encode(), values)).fetchone()
+                if written is None:
+                    raise Rollback  # the authorization is not used up by a write that lost
         if written is None:
             raise _conflict(current, (await self._standing(instance_id))["generation"] or 0)
         return int(written["generation"])

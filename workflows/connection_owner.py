@@ -123,6 +123,7 @@ class ConnectionOwner:
         result: type[Result],
         *,
         within: timedelta | None = None,
+        queue: str | None = None,
         attempts: int = 0,
         beats: bool = False,
     ) -> Result:
@@ -130,7 +131,7 @@ class ConnectionOwner:
             name,
             argument,
             result_type=result,
-            task_queue=control_queue(workflow.info().task_queue),
+            task_queue=queue or control_queue(workflow.info().task_queue),
             start_to_close_timeout=within or _STORAGE_TIMEOUT,
             schedule_to_close_timeout=within,
             heartbeat_timeout=_HEARTBEAT_TIMEOUT if beats else None,

@@ -5,16 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import datetime, timedelta
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import Priority, RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType, is_cancelled_exception
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
+from integration_service.workflows.history import hand_on, handed_on, is_long
 from integration_service.workflows.inputs import NOTHING, read_input
 
 with workflow.unsafe.imports_passed_through():
-    from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, Park, Parked, ResolvedMethod
+    from integration_service.contracts.calls import (
+        CarriedCall,
+        CarriedFailure,
+        CarriedPark,
+        Continuation,
+        MethodCall,
+        MethodResult,
+        Park,
+        Parked,
+        ResolvedMethod,
+    )
     from integration_service.contracts.errors import (
         Decision,
         ErrorCode,
@@ -41,6 +53,9 @@ _MAX_LOST_WORKERS = 5
 _PATIENT_WAITS = 3
 _FIRST_POLL = timedelta(seconds=1)
 _LAST_POLL = timedelta(minutes=5)
+_LONGEST_POLL = timedelta(hours=1)
+"""For a call that has waited for a day or more."""
+_NOTHING_SPENT: dict[str, Any] = {"spent": 0, "waits": 0, "lost": 0, "reserved": False}
 _OUTAGE = RetryConfig(max_retries=0, backoff_multiplier=2, initial_delay_ms=500, max_delay_ms=30_000)
 """How waits grow where nobody says how long: after an outage, or a 429 that names no time."""
 
@@ -50,10 +65,11 @@ class ExecuteMethod:
     """Input `MethodCall`, output `MethodResult`; fails with ApplicationErrors whose type is the error code."""
 
     def __init__(self) -> None:
+        self._call: MethodCall
+        self._state: CarriedCall
         self._connected = 0
-        self._parks = 0
 
-    @workflow.signal(description="The instance that this call waits for is connected.")
+    @workflow.signal(description="Look at the instance that this call waits for: it is connected, or was given up.")
     def instance_connected(self) -> None:
         self._connected += 1
 
@@ -61,15 +77,19 @@ class ExecuteMethod:
     async def run(self, call: RawValue = NOTHING) -> MethodResult:
         """`call` is read here and not by the converter: bad input fails the workflow, it does not hang it."""
         try:
-            self._call = parse(MethodCall, read_input(call))
-            self._deadline = workflow.now() + timedelta(milliseconds=self._call.deadline_ms)
-            resolved = await self._resolve()
+            wanted, carried = handed_on(read_input(call))
+            self._call = parse(MethodCall, wanted)
+            if carried is not None:
+                self._state = parse(CarriedCall, carried)
+            else:
+                deadline = workflow.now() + timedelta(milliseconds=self._call.deadline_ms)
+                self._state = CarriedCall(deadline=deadline)
+            resolved = self._state.resolved or await self._resolve()
             return await self._execute_or_park(resolved)
         except IntegrationError as error:
             raise to_application_error(error) from error.__cause__
 
     async def _resolve(self) -> ResolvedMethod:
-        waits, lost = 0, 0
         while True:
             try:
                 resolved: ResolvedMethod = await workflow.execute_local_activity(
@@ -84,11 +104,11 @@ class ExecuteMethod:
                     raise
                 error = from_failure(failure)
                 if error is None:
-                    error, lost = _lost(failure), lost + 1
-                    if lost > _MAX_LOST_WORKERS:
+                    error = _lost(failure)
+                    self._note(lost=self._state.lost + 1)
+                    if self._state.lost > _MAX_LOST_WORKERS:
                         raise error from failure
-                waits += 1
-                await self._wait(error, _asked(error), waits)
+                await self._wait(error)
                 continue
             workflow.upsert_search_attributes(
                 [
@@ -97,39 +117,51 @@ class ExecuteMethod:
                     INTEGRATION_METHOD.value_set(resolved.method),
                 ]
             )
+            self._note(resolved=resolved, **_NOTHING_SPENT)
             return resolved
 
     async def _execute_or_park(self, resolved: ResolvedMethod) -> MethodResult:
         """With `onAuthError: "wait"` a refused credential is waited out, and the call goes on under the same key."""
-        patience = self._call.wait_timeout_ms
-        until = self._deadline
-        if patience is not None:
-            until = min(until, workflow.now() + timedelta(milliseconds=patience))
+        until = self._state.until
+        if until is None:
+            until = self._state.deadline
+            if (patience := self._call.wait_timeout_ms) is not None:
+                until = min(until, workflow.now() + timedelta(milliseconds=patience))
+            self._note(until=until)
         while True:
-            connected = self._connected
-            try:
-                return await self._execute(resolved)
-            except IntegrationError as error:
-                if self._call.on_auth_error != "wait" or not _asks_for_authorization(error):
-                    raise
-                await self._park(resolved, error, connected=connected, until=until)
+            connected, park = self._connected, self._state.park
+            if park is None:
+                try:
+                    return await self._execute(resolved)
+                except IntegrationError as error:
+                    if self._call.on_auth_error != "wait" or not _asks_for_authorization(error):
+                        raise
+                    failure = CarriedFailure(code=error.code, message=error.message, details=error.details)
+                    park = CarriedPark(failure=failure, since=workflow.now())
+            await self._park(resolved, park, connected=connected, until=until)
+            self._note(park=None, **_NOTHING_SPENT)
 
-    async def _park(
-        self, resolved: ResolvedMethod, error: IntegrationError, *, connected: int, until: datetime
-    ) -> None:
-        """Wait until somebody has authorised the instance. Raises `error` when nobody has by `until`."""
+    async def _park(self, resolved: ResolvedMethod, park: CarriedPark, *, connected: int, until: datetime) -> None:
+        """Wait until somebody has authorised the instance. Raises the failure when nobody has by `until`, and what
+        the instance is refused for once it is no longer one to be authorised."""
+        failure = park.failure
         workflow.set_current_details(
-            f"**Waits** for the instance to be authorised again, until {format_time(until)}: {error.message}."
+            f"**Waits** for the instance to be authorised again, until {format_time(until)}: {failure.message}."
         )
         while self._connected == connected:
-            self._parks += 1
+            self._note(park=park, looks=self._state.looks + 1)
+            if is_long():
+                hand_on(self._call, self._state)  # the next run looks at once, and has itself signalled
             parked = await self._note_waiter(resolved)
-            # Signals are the way; these looks are for one that was lost. A connection that stands, although the call
-            # was just refused, is one whose owner does not know yet, or whose test knows better: not asked in a rush.
-            poll = min(_FIRST_POLL * 2 ** min(self._parks, 10), _LAST_POLL)
-            wait = min(poll, until - workflow.now())
+            if parked is not None and parked.connected and park.away:
+                break
+            if parked is not None and not parked.connected:
+                park = park.model_copy(update={"away": True})
+            wait = min(_until_next_look(self._state.looks, workflow.now() - park.since), until - workflow.now())
             if wait <= timedelta(0):
-                raise error
+                raise IntegrationError(
+                    failure.code, failure.message, path=failure.details.get("path"), details=failure.details
+                )
             with contextlib.suppress(asyncio.TimeoutError):
                 await workflow.wait_condition(
                     lambda: self._connected != connected, timeout=wait, timeout_summary="looks how the instance stands"
@@ -150,21 +182,27 @@ class ExecuteMethod:
         except ActivityError as failure:
             if is_cancelled_exception(failure):
                 raise
+            error = from_failure(failure)
+            if error is not None and error.decision is Decision.FIX_INPUT:
+                raise error from failure
             return None
         return parked
 
     async def _execute(self, resolved: ResolvedMethod) -> MethodResult:
         name = activity_type(resolved.definition, resolved.method)
         call = self._call.model_copy(update={"instance_id": resolved.instance_id})
-        spent, waits, lost, reserved = 0, 0, 0, False
         while True:
+            spent = self._state.spent
             try:
                 result: MethodResult = await workflow.execute_activity(
                     name,
-                    args=[call, Continuation(execution_key=_execution_key(), tries_spent=spent, reserved=reserved)],
+                    args=[
+                        call,
+                        Continuation(execution_key=_execution_key(), tries_spent=spent, reserved=self._state.reserved),
+                    ],
                     result_type=MethodResult,
                     start_to_close_timeout=timedelta(milliseconds=resolved.timeout_ms) + _AFTER_THE_SEND,
-                    schedule_to_close_timeout=max(self._deadline - workflow.now(), timedelta(milliseconds=1)),
+                    schedule_to_close_timeout=max(self._state.deadline - workflow.now(), timedelta(milliseconds=1)),
                     heartbeat_timeout=_HEARTBEAT_TIMEOUT,
                     retry_policy=_policy(resolved.retry, tries=resolved.retry.max_tries - spent),
                     summary=f"{name} {resolved.definition_version}",
@@ -177,25 +215,38 @@ class ExecuteMethod:
                 error = from_failure(failure)
                 if error is None:
                     # No answer from a worker: it died, or was cut off. Whether the request left is in the database.
-                    error, lost = _lost(failure), lost + 1
-                    if lost > _MAX_LOST_WORKERS or isinstance(failure.cause, ApplicationError):
+                    error = _lost(failure)
+                    self._note(lost=self._state.lost + 1)
+                    if self._state.lost > _MAX_LOST_WORKERS or isinstance(failure.cause, ApplicationError):
                         raise error from failure
                 elif error.code == ErrorCode.RATE_LIMITED and "triesSpent" not in error.details:
                     raise error from failure  # the definition does not wait for throttles
-                spent = error.details.get("triesSpent", spent)
-                reserved = bool(error.details.get("reserved"))
-                waits += 1
-                await self._wait(error, _asked(error), waits)
+                self._note(spent=error.details.get("triesSpent", spent), reserved=bool(error.details.get("reserved")))
+                await self._wait(error)
 
-    async def _wait(self, error: IntegrationError, asked: timedelta | None, waits: int) -> None:
+    async def _wait(self, error: IntegrationError) -> None:
         """Sleep on a durable timer if the failure is one to wait out and the deadline allows; else raise it."""
+        self._note(waits=self._state.waits + 1)
+        asked, waits = _asked(error), self._state.waits
         delay = asked if asked is not None else _OUTAGE.delay_after(waits)
         if waits > _PATIENT_WAITS and not error.details.get("reserved"):
             # An upstream that goes on asking for no wait at all gets one: neither it nor the history is hammered.
             delay = max(delay, _OUTAGE.delay_after(waits - _PATIENT_WAITS))
-        if error.decision is not Decision.WAIT or workflow.now() + delay >= self._deadline:
+        if error.decision is not Decision.WAIT or workflow.now() + delay >= self._state.deadline:
             raise error
         await workflow.sleep(delay, summary=f"{error.code}: waits, spends no retry")
+        if is_long():
+            hand_on(self._call, self._state)
+
+    def _note(self, **changes: Any) -> None:
+        self._state = self._state.model_copy(update=changes)
+
+
+def _until_next_look(looks: int, waited: timedelta) -> timedelta:
+    """Signals are the way; looks are for one that was lost, or for a connection that stands although the call was
+    just refused: its owner does not know yet, or its test knows better, and neither is asked in a rush."""
+    poll = min(_FIRST_POLL * int(2 ** min(looks, 10)), _LAST_POLL)
+    return min(max(poll, waited / 10), _LONGEST_POLL)
 
 
 def _asks_for_authorization(error: IntegrationError) -> bool:

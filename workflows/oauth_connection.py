@@ -10,12 +10,14 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from integration_service.workflows.connection_owner import ConnectionOwner
+from integration_service.workflows.history import is_long
 
 with workflow.unsafe.imports_passed_through():
     from integration_service.contracts import connections as names
     from integration_service.contracts import oauth
     from integration_service.contracts.connections import (
         CompleteAuthorization,
+        ConnectionCarried,
         ConnectionState,
         PollDevice,
         ReturnedAuthorization,
@@ -62,11 +64,24 @@ class OAuthConnection(ConnectionOwner):
         self._interval = timedelta(seconds=5)
         self._requests_failed = 0
 
-    async def _settle(self, *, suspect: bool = False) -> None:
+    async def _settle(self, *, suspect: bool = False, renew: bool = False) -> None:
         raise NotImplementedError
 
     def _has_news(self) -> bool:
         raise NotImplementedError
+
+    def _carried(self) -> ConnectionCarried:
+        return ConnectionCarried(
+            connection=self._known,
+            pending=self._pending,
+            interval_ms=round(self._interval / timedelta(milliseconds=1)),
+            requests_failed=self._requests_failed,
+        )
+
+    def _resume(self, carried: ConnectionCarried) -> None:
+        self._state, self._pending = carried.connection, carried.pending
+        self._interval = timedelta(milliseconds=carried.interval_ms)
+        self._requests_failed = carried.requests_failed
 
     async def _request_first_token(self) -> None:
         ref = self._ref()
@@ -121,7 +136,7 @@ class OAuthConnection(ConnectionOwner):
     async def _poll_device(self) -> None:
         """Ask the provider, at its pace, whether the person has said yes (RFC 8628 §3.5)."""
         pending = self._pending
-        while pending is not None and self._pending is pending and not self._has_news():
+        while pending is not None and self._pending is pending and not self._has_news() and not is_long():
             with contextlib.suppress(asyncio.TimeoutError):
                 await workflow.wait_condition(
                     lambda: self._pending is not pending or self._has_news(),
@@ -189,18 +204,22 @@ class OAuthConnection(ConnectionOwner):
                 return
             if known.instance.status not in (Status.CONNECTED, Status.AUTH_ERROR):
                 return
-            cause = seen.cause or "revoked"
-            why = _WHY.get(cause, _WHY["revoked"])
-            error = InstanceError(
-                code=ErrorCode.REAUTH_REQUIRED,
-                message=f"{why}; authorise the connection again",
-                details={"cause": cause},
-            )
             try:
-                await self._write(Status.AUTH_ERROR, error)
+                await self._write(Status.AUTH_ERROR, lost_grant(seen.cause))
             except ActivityError:
                 workflow.logger.exception("AUTH_ERROR could not be written")
 
     def _polls(self) -> bool:
         """Whether a person is to type a device code somewhere, and nobody asks the provider yet."""
         return self._pending is not None and self._pending.user_code is not None
+
+
+def lost_grant(cause: str | None) -> InstanceError:
+    """What an instance shows once its refresh token is refused; `cause` as `RefreshOAuth` tells it."""
+    cause = cause or "revoked"
+    why = _WHY.get(cause, _WHY["revoked"])
+    return InstanceError(
+        code=ErrorCode.REAUTH_REQUIRED,
+        message=f"{why}; authorise the connection again",
+        details={"cause": cause},
+    )

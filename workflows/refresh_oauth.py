@@ -11,6 +11,7 @@ from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 
+from integration_service.workflows.history import hand_on, handed_on, is_long
 from integration_service.workflows.inputs import NOTHING, read_input
 from integration_service.workflows.messages import as_application_error, read_message
 
@@ -48,7 +49,6 @@ _LOAD_TIMEOUT = timedelta(seconds=30)
 _REQUEST_TIMEOUT = timedelta(minutes=10)
 """Long, for what follows the answer: a new token is kept trying for its row while the database is away."""
 _HEARTBEAT_TIMEOUT = timedelta(seconds=15)
-_MAX_EVENTS = 1000
 _EARLIEST_PART_OF_MARGIN = 0.6
 _SHORTEST_PAUSE = timedelta(seconds=1)
 """Between two tokens, even if they are born dead: a provider's clock may be wrong, or its `expires_in` 0."""
@@ -75,10 +75,9 @@ class RefreshOAuth:
     async def run(self, wanted: RawValue = NOTHING) -> None:
         """A run that continues another gets ``{"wanted", "state"}``; from anyone else that is no input."""
         try:
-            given = read_input(wanted)
-            if workflow.info().continued_run_id is not None:
-                self._resume(parse(RefreshState, given["state"]))
-                given = given["wanted"]
+            given, state = handed_on(read_input(wanted))
+            if state is not None:
+                self._resume(parse(RefreshState, state))
             self._input = parse(RefreshInput, given)
             await self._open()
         except (IntegrationError, ActivityError) as error:
@@ -91,11 +90,11 @@ class RefreshOAuth:
                 async with self._requesting:
                     if self._is_due():
                         await self._request()
-            elif self._ended or _is_long():
+            elif self._ended or is_long():
                 await workflow.wait_condition(workflow.all_handlers_finished)
                 if self._ended:  # still: somebody may have authorised again meanwhile
                     return
-                workflow.continue_as_new({"wanted": self._input, "state": self._state()})
+                hand_on(self._input, self._state())
 
     async def _open(self) -> None:
         expected = refresh_workflow_id(self._input.instance_id)
@@ -159,6 +158,8 @@ class RefreshOAuth:
         if self._broken is not None:
             raise self._broken
         seen = self._known.generation if wanted.seen_generation is None else wanted.seen_generation
+        if seen < self._known.generation:
+            return self._answer(seen)  # there is a newer one, whatever is being asked for now
         async with self._requesting:
             is_held_back = self._not_before is not None and workflow.now() < self._not_before
             if seen > self._known.generation and not is_held_back and not self._is_given_up():
@@ -226,7 +227,7 @@ class RefreshOAuth:
         timeout = None if at is None else max(at - workflow.now(), timedelta(0))
         with contextlib.suppress(asyncio.TimeoutError):
             await workflow.wait_condition(
-                lambda: self._ended or self._news != news or _is_long(),
+                lambda: self._ended or self._news != news or is_long(),
                 timeout=timeout,
                 timeout_summary="until the token's refresh",
             )
@@ -317,8 +318,3 @@ class RefreshOAuth:
             if self._failure.final:
                 lines.append("Somebody must authorise the connection again: update `authorize` of the connection.")
         workflow.set_current_details("\n\n".join(lines))
-
-
-def _is_long() -> bool:
-    info = workflow.info()
-    return info.is_continue_as_new_suggested() or info.get_current_history_length() > _MAX_EVENTS

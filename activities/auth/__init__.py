@@ -61,6 +61,19 @@ def authenticate(
     return apply(request, credential, context)
 
 
+def check_credential(credential: CredentialPayload, definition: DefinitionFile) -> None:
+    """Whether a credential can do what the definition asks of it, before it is stored.
+
+    Raises IntegrationError VALIDATION_ERROR (path ``sealed.jwt``) that names no value.
+    """
+    if credential.jwt is None:
+        return
+    try:
+        jwt.prove(credential, definition)
+    except IntegrationError as error:
+        raise IntegrationError(ErrorCode.VALIDATION_ERROR, error.message, path="sealed.jwt") from None
+
+
 def secret_texts(credential: CredentialPayload | None, *, sent: OutboundRequest | None = None) -> tuple[str, ...]:
     """Every spelling in which the credential's secrets could come back: as they are, encoded, as sent.
 

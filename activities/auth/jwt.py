@@ -45,6 +45,16 @@ def sent_secrets(request: OutboundRequest) -> tuple[str, ...]:
     return tuple(found[0] for value in values if (found := _COMPACT.search(value)))
 
 
+def prove(credential: CredentialPayload, definition: DefinitionFile) -> None:
+    """Whether the credential's key can sign what the definition mints; a stored token is taken as it is.
+
+    Raises IntegrationError AUTH_ERROR.
+    """
+    jwt = _jwt(credential)
+    if jwt.token is None:
+        _sign({}, jwt, definition.jwt_config or JwtConfig())
+
+
 def check(definition: DefinitionFile) -> None:
     """Whether `jwtConfig` can be minted from. Raises IntegrationError VALIDATION_ERROR with the path."""
     config = definition.jwt_config
@@ -66,6 +76,17 @@ def check(definition: DefinitionFile) -> None:
 
 
 def _minted(jwt: JwtCredential, config: JwtConfig, context: AuthContext) -> str:
+    claims = _filled(config.claims or {}, "jwtConfig.claims", context.config)
+    if config.audience is not None:
+        template = credential_template(config.audience, at="jwtConfig.audience", roots=("config",))
+        claims["aud"] = fill(template, config=context.config)
+    issued = int(context.now.timestamp())
+    lifetime = timedelta(milliseconds=config.effective_lifetime_ms)
+    claims |= {"iat": issued, "exp": issued + int(lifetime.total_seconds()), "jti": str(uuid.uuid4())}
+    return _sign(claims, jwt, config)
+
+
+def _sign(claims: JsonObject, jwt: JwtCredential, config: JwtConfig) -> str:
     if config.algorithm is None:
         raise IntegrationError(
             ErrorCode.AUTH_ERROR, "the definition's jwtConfig names no algorithm to mint a token with"
@@ -78,13 +99,6 @@ def _minted(jwt: JwtCredential, config: JwtConfig, context: AuthContext) -> str:
             ErrorCode.AUTH_ERROR,
             f"{config.algorithm} signs with a {'secret' if symmetric else 'private key'}; the credential has none",
         )
-    claims = _filled(config.claims or {}, "jwtConfig.claims", context.config)
-    if config.audience is not None:
-        template = credential_template(config.audience, at="jwtConfig.audience", roots=("config",))
-        claims["aud"] = fill(template, config=context.config)
-    issued = int(context.now.timestamp())
-    lifetime = timedelta(milliseconds=config.effective_lifetime_ms)
-    claims |= {"iat": issued, "exp": issued + int(lifetime.total_seconds()), "jti": str(uuid.uuid4())}
     try:
         return sign(claims, key_text=key_text, key_id=jwt.key_id, algorithm=config.algorithm)
     except IntegrationError:

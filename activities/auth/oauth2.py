@@ -17,22 +17,23 @@ from integration_service.contracts.credentials import CredentialPayload
 from integration_service.contracts.definitions import PLACEHOLDER, DefinitionFile, OAuth2Config
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 
-_TOKEN_TEXT = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SECRET_KEY = re.compile("token|secret|assertion|code", re.IGNORECASE)
 _SHORTEST_SECRET = 16
 """Shorter strings under such a key are words, such as a token's type."""
 _URLS = ("authorization_url", "token_url", "refresh_url", "revocation_url", "device_authorization_url", "issuer")
 
 
-def apply(request: OutboundRequest, credential: CredentialPayload, _: AuthContext) -> OutboundRequest:
-    """Adds `Authorization`. Raises IntegrationError AUTH_ERROR while there is no token, or one that no header holds."""
+def apply(request: OutboundRequest, credential: CredentialPayload, context: AuthContext) -> OutboundRequest:
+    """Adds `Authorization`: scheme `Bearer`, unless the definition names another.
+
+    What an answer calls the token's type is no scheme: Slack says ``bot``. Raises IntegrationError AUTH_ERROR while
+    there is no token, or one that no header holds.
+    """
     tokens = credential.oauth2
     if tokens is None:
         raise IntegrationError(ErrorCode.AUTH_ERROR, "there is no access token yet")
-    scheme = tokens.token_type
-    # Providers write `bearer` in any case, and upstreams want it as RFC 6750 spells it.
-    if scheme.lower() == "bearer" or not _TOKEN_TEXT.fullmatch(scheme):
-        scheme = "Bearer"
+    config = context.definition.oauth2_config if context.definition else None
+    scheme = (config.authorization_scheme if config else None) or "Bearer"
     return with_credential(request, "Authorization", f"{scheme} {tokens.access_token}", what="the access token")
 
 

@@ -66,16 +66,14 @@ class MethodPipeline:
         progress: Progress,
         *,
         definition: str | None = None,
-        testing: bool = False,
     ) -> MethodResult:
-        """One attempt. `definition` is the one that the activity's type names; `testing` proves a credential, so
-        the instance need not be CONNECTED yet.
+        """One attempt. `definition` is the one that the activity's type names.
 
         Raises IntegrationError; `progress` then tells how far it came. Either way the log has its row.
         """
         try:
             progress.target = await self._find(call, definition=definition)
-            result = await self._run(call, attempt, progress, testing=testing)
+            result = await self._run(call, attempt, progress)
         except asyncio.CancelledError:
             await asyncio.shield(self._recorder.record(call, attempt, progress, "CANCELLED"))
             raise
@@ -100,20 +98,20 @@ class MethodPipeline:
         config = compiled.merged_config(instance.config)
         return Target(instance, compiled, compiled.method(call.method or ""), config)
 
-    async def _run(self, call: MethodCall, attempt: Attempt, progress: Progress, *, testing: bool) -> MethodResult:
+    async def _run(self, call: MethodCall, attempt: Attempt, progress: Progress) -> MethodResult:
         target = progress.resolved
-        credential = await self._sender.open(target, testing=testing)
+        credential = await self._sender.open(progress)
         target.method.params.check(call.params, at="params", code=ErrorCode.VALIDATION_ERROR, what="the params object")
         first = await self._first_page(call, target)
         cache = target.method.method.cache
-        if cache is None or testing:
-            return await self._fetch(call, attempt, progress, credential, first, testing=testing)
+        if cache is None or progress.testing:
+            return await self._fetch(call, attempt, progress, credential, first)
         return await self._cache.through(
             _cache_key(call, target, credential, first, shared=not cache.vary_by_instance),
             mode=call.cache,
             ttl=timedelta(milliseconds=cache.ttl_ms),
             claim_for=target.method.longest_fetch + _BESIDE_THE_SENDS,
-            fetch=lambda: self._fetch(call, attempt, progress, credential, first, testing=testing),
+            fetch=lambda: self._fetch(call, attempt, progress, credential, first),
         )
 
     async def _first_page(self, call: MethodCall, target: Target) -> Page:
@@ -136,18 +134,16 @@ class MethodPipeline:
         progress: Progress,
         credential: IntegrationCredential | None,
         page: Page,
-        *,
-        testing: bool,
     ) -> MethodResult:
         method = progress.resolved.method
-        credential = await self._sender.fresh(attempt, progress, credential, testing=testing)
+        credential = await self._sender.fresh(attempt, progress, credential)
         variables = await self._variables(call, progress.resolved)
         items: list[Any] = []
         errors: list[Any] = []
         size, following = 0, None
         for number in range(method.max_sends):
             await self._sender.take_place(attempt, progress, first=number == 0)
-            sent, parsed = await self._ask(call, attempt, progress, credential, variables, page, testing=testing)
+            sent, parsed = await self._ask(call, attempt, progress, credential, variables, page)
             credential = sent.credential
             errors += parsed.errors or ()
             data = await self._mapped(sent, parsed, progress.resolved)
@@ -184,8 +180,6 @@ class MethodPipeline:
         credential: IntegrationCredential | None,
         variables: JsonObject,
         page: Page,
-        *,
-        testing: bool,
     ) -> tuple[Sent, Parsed]:
         """One page, with one refresh and one more send for a token that is refused: neither spends a try."""
         while True:
@@ -199,11 +193,10 @@ class MethodPipeline:
                     progress.throttled = True
                     if error.retry_after is not None and sent.says_ok:
                         await self._sender.push(target, error.retry_after)  # the headers said nothing of it
-                # A test says what it meets: were it to refresh, a connection whose tokens are all refused would
-                # never rest.
-                if testing or progress.renewed or not (target.is_renewable and _is_refused(error, sent, target)):
+                mendable = target.is_renewable and _is_refused(error, sent, target)
+                if not (mendable and progress.renewing) or progress.renewed:
                     raise
-                credential = await self._sender.renew(attempt, progress, testing=testing)
+                credential = await self._sender.renew(attempt, progress)
                 continue
             if parsed.hold_back is not None:
                 await self._sender.push(progress.resolved, parsed.hold_back)

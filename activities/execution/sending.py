@@ -66,12 +66,13 @@ class Sender:
         self._renewal = renewal
         self._waiting = waiting
 
-    async def open(self, target: Target, *, testing: bool = False) -> IntegrationCredential | None:
-        """The instance's credential. A test proves it, so the instance need not be CONNECTED yet.
+    async def open(self, progress: Progress) -> IntegrationCredential | None:
+        """The instance's credential.
 
         Raises IntegrationError with the code that says why there is none to use.
         """
-        if not testing:
+        target = progress.resolved
+        if not progress.testing:
             require_connected(target.instance)
         if target.compiled.definition.auth_type is IntegrationAuthType.NONE:
             return None
@@ -82,21 +83,21 @@ class Sender:
         return await self._credentials.open(target.instance.credential)
 
     async def fresh(
-        self, attempt: Attempt, progress: Progress, credential: IntegrationCredential | None, *, testing: bool
+        self, attempt: Attempt, progress: Progress, credential: IntegrationCredential | None
     ) -> IntegrationCredential | None:
         """The credential, or a newer one where it has expired by its own time."""
         if has_expired(credential, progress.resolved.oauth, now=datetime.now(UTC)):
-            return await self.renew(attempt, progress, testing=testing)
+            return await self.renew(attempt, progress)
         return credential
 
-    async def renew(self, attempt: Attempt, progress: Progress, *, testing: bool) -> IntegrationCredential | None:
+    async def renew(self, attempt: Attempt, progress: Progress) -> IntegrationCredential | None:
         """A newer credential than the one that has expired or is refused; `progress` then holds its instance."""
         target = progress.resolved
         within = attempt.time_left() - FOR_THE_REST
         instance = await self._renewal.renew(target.instance, within=max(within, timedelta(0)))
         progress.target = replace(target, instance=instance)
         progress.renewed = True
-        return await self.open(progress.target, testing=testing)
+        return await self.open(progress)
 
     async def send(self, request: OutboundRequest, attempt: Attempt, progress: Progress) -> InboundResponse:
         """Send once, when limits and breaker let it.

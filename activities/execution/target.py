@@ -40,8 +40,12 @@ class Target:
 
 @dataclass
 class Progress:
-    """How far an attempt came: what the failure's decision and the log row are made from."""
+    """What kind of attempt it is and how far it came: what the failure's decision and the log row are made from."""
 
+    testing: bool = False
+    """The call proves a credential, so the instance need not be CONNECTED yet, and nothing is cached."""
+    renewing: bool = True
+    """A refused token may be renewed."""
     started: float = field(default_factory=time.monotonic)
     target: Target | None = None
     intended: bool = False

@@ -59,15 +59,18 @@ def requested_scope(config: OAuth2Config) -> str | None:
     return separator.join(names) or None
 
 
-def missing_scope(requested: str | None, granted: str | None, separator: str | None) -> list[str]:
+def missing_scope(
+    requested: str | None, granted: str | None, separator: str | None, *, aliases: Mapping[str, str] | None = None
+) -> list[str]:
     """What was asked for and not granted. An answer that names no scope granted all (RFC 6749 §5.1).
 
-    Providers answer with commas what was asked for with spaces, and the other way round.
+    Providers answer with commas what was asked for with spaces, and the other way round; `aliases` maps a scope to
+    the other name under which it is granted.
     """
     if requested is None or granted is None:
         return []
     given = {*_names(granted, separator), *granted.split()}
-    return [name for name in _names(requested, separator) if name not in given]
+    return [name for name in _names(requested, separator) if not given & {name, (aliases or {}).get(name, name)}]
 
 
 def _names(scope: str, separator: str | None) -> list[str]:

@@ -12,7 +12,7 @@ from integration_service.activities.oauth.device import DeviceAuthorization, dev
 from integration_service.activities.oauth.discovery import ProviderMetadata, metadata_urls, read_metadata
 from integration_service.activities.oauth.revocation import revocation_request
 from integration_service.activities.oauth.token_answer import TokenRefused, Tokens, read_tokens
-from integration_service.activities.oauth.token_request import Grant, token_request
+from integration_service.activities.oauth.token_request import Grant, RefreshGrant, token_request
 from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
 from integration_service.activities.outbound.transport import SendFailed, Transport
 from integration_service.activities.url_template import UrlTemplate
@@ -26,6 +26,7 @@ from integration_service.storage.oauth_clients import OAuthClients
 _Discovered = Callable[[ProviderMetadata], str | None]
 REQUEST_DEADLINE = timedelta(seconds=20)
 """For one request to a provider, to the end of its answer. Shorter than the lease of a refresh."""
+_REVOCATION_DEADLINE = timedelta(seconds=10)
 MAX_ANSWER_BYTES = 1024 * 1024
 _KEEP_METADATA = timedelta(hours=1)
 _KEPT_ISSUERS = 1000
@@ -91,13 +92,16 @@ class Providers:
         within: timedelta = REQUEST_DEADLINE,
         previous: OAuth2Credential | None = None,
         callback: dict[str, str] | None = None,
-        refreshing: bool = False,
+        url: str | None = None,
     ) -> Tokens:
-        """One token request, all of it within `within`. Raises TokenRefused or SendFailed."""
+        """One token request, all of it within `within`, to `url` where the caller has asked for it already.
+
+        Raises TokenRefused or SendFailed.
+        """
         began = time.monotonic()
         config = registration.config
-        given = config.refresh_url if refreshing and config.refresh_url else config.token_url
-        url = await self._endpoint(registration, given, "tokenUrl", lambda found: found.token_endpoint)
+        if url is None:
+            url = await self.token_endpoint(registration, refreshing=isinstance(grant, RefreshGrant))
         now = datetime.now(UTC)
         request = token_request(config, registration.client, grant, url=url, values=registration.values, now=now)
         # What a discovery took is gone from the time: the lease of a refresh began before it.
@@ -118,6 +122,12 @@ class Providers:
                     retry_after=refused.retry_after,
                 ) from None
             raise
+
+    async def token_endpoint(self, registration: Registration, *, refreshing: bool = False) -> str:
+        """Where tokens are requested. Raises IntegrationError: what discovery meets, CONFIG_ERROR."""
+        config = registration.config
+        given = config.refresh_url if refreshing and config.refresh_url else config.token_url
+        return await self._endpoint(registration, given, "tokenUrl", lambda found: found.token_endpoint)
 
     async def authorization_endpoint(self, registration: Registration) -> str:
         return await self._endpoint(
@@ -140,31 +150,32 @@ class Providers:
         )
         return read_device_answer(await self._send(request, REQUEST_DEADLINE))
 
-    async def revoke(self, registration: Registration, credential: OAuth2Credential) -> bool:
-        """Ask the provider to forget the tokens (RFC 7009). False where it has no way to be asked."""
+    async def revocation_endpoint(self, registration: Registration) -> str | None:
+        """Where tokens are revoked, or None where the provider has no way to be asked."""
         try:
-            url = await self._endpoint(
+            return await self._endpoint(
                 registration,
                 registration.config.revocation_url,
                 "revocationUrl",
                 lambda found: found.revocation_endpoint,
             )
-        except IntegrationError:
-            return False
-        # The refresh token first: a provider that knows RFC 7009 ends its access tokens with it.
-        for token, hint in ((credential.refresh_token, "refresh_token"), (credential.access_token, "access_token")):
-            if token:
-                request = revocation_request(
-                    registration.config,
-                    registration.client,
-                    url=url,
-                    token=token,
-                    hint=hint,
-                    values=registration.values,
-                    now=datetime.now(UTC),
-                )
-                await self._send(request, REQUEST_DEADLINE)
-        return True
+        except IntegrationError as error:
+            if error.code == ErrorCode.CONFIG_ERROR:
+                return None
+            raise
+
+    async def revoke(self, registration: Registration, *, url: str, token: str, hint: str) -> int:
+        """Ask the provider to forget one token (RFC 7009 §2.1); returns the answer's status. Raises SendFailed."""
+        request = revocation_request(
+            registration.config,
+            registration.client,
+            url=url,
+            token=token,
+            hint=hint,
+            values=registration.values,
+            now=datetime.now(UTC),
+        )
+        return (await self._send(request, _REVOCATION_DEADLINE)).status
 
     async def requires_iss(self, registration: Registration) -> bool:
         """Whether the provider says that its callbacks name their issuer (RFC 9207 §3)."""

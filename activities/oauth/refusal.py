@@ -16,6 +16,8 @@ from integration_service.contracts.wire import JsonObject
 _ERROR_CODE = re.compile(r"[a-z0-9_.-]{1,64}", re.IGNORECASE)
 _PASSING_ERRORS = frozenset({"server_error", "temporarily_unavailable"})
 _PASSING_STATUSES = frozenset({408, 425})
+_LONGEST_WAIT = timedelta(hours=1)
+"""A provider that asks for more is asked again after that: a token would die over a header."""
 _STANDARD = frozenset(
     {
         *("invalid_request", "invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope"),
@@ -51,6 +53,8 @@ def check_answer(
     """The body, if the server said yes. Raises TokenRefused, in which nothing of the body stands but a code."""
     status = response.status
     delay = requested_delay(response.headers, now=now) if status in (429, 503) else None
+    if delay is not None:
+        delay = min(delay, _LONGEST_WAIT)
     said = _said(mapping, body)
     error = said if said is not None and _ERROR_CODE.fullmatch(said) else None
     if status == 429:

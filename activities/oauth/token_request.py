@@ -89,6 +89,8 @@ def token_request(
     Raises IntegrationError CONFIG_ERROR for a value that is missing, VALIDATION_ERROR for a key that cannot sign.
     """
     mapping = config.token_request or TokenRequestMapping()
+    if isinstance(grant, RefreshGrant) and mapping.refresh_method is not None:
+        mapping = mapping.model_copy(update={"method": mapping.refresh_method})
     parameters = _parameters(config, client, grant, url=url, values=values, now=now)
     return client_request(config, client, parameters, mapping=mapping, url=url, values=values, now=now)
 

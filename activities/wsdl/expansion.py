@@ -14,11 +14,18 @@ from lxml import etree
 from integration_service.activities.wsdl.documents import XSD
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 
-MAX_EXPANDED = 500_000
-"""Declarations, all types and groups written out."""
+MAX_EXPANDED = 50_000
+"""Declarations, all types and groups written out: about 2 s and 100 MB, once for each process and definition."""
 
 _Key = tuple[str, str | None, str]  # kind, namespace, name
 _SIMPLE, _COMPLEX, _GROUP, _ATTRIBUTES, _ELEMENT = "simpleType", "complexType", "group", "attributeGroup", "element"
+_COUNTED = tuple(
+    f"{{{XSD}}}{tag}"
+    for tag in (
+        *(_SIMPLE, _COMPLEX, _GROUP, _ATTRIBUTES, _ELEMENT, "attribute", "any", "anyAttribute"),
+        *("sequence", "choice", "all", "union", "list", "restriction", "extension"),
+    )
+)
 _KINDS = frozenset({_SIMPLE, _COMPLEX, _GROUP, _ATTRIBUTES})
 _REFERRING = {
     "base": (_SIMPLE, _COMPLEX),
@@ -52,14 +59,14 @@ class _Expansion:
 
     def add(self, schema: etree._Element) -> None:
         namespace = schema.get("targetNamespace")
-        for node in schema.iter(f"{{{XSD}}}*"):
+        for node in schema.iter(*_COUNTED):
             kind = etree.QName(node).localname
             if kind not in _KINDS and not (kind == _ELEMENT and node.getparent() is schema):
                 continue
             # A component without a name stands for itself alone.
             key = (kind, namespace, node.get("name") or f"#{len(self._own)}")
             # Whoever refers to an element gets the element, and shares its type.
-            parts = [node] if kind == _ELEMENT else list(node.iter(f"{{{XSD}}}*"))
+            parts = [node] if kind == _ELEMENT else list(node.iter(*_COUNTED))
             self._own[key] = self._own.get(key, 0) + len(parts)
             for part in parts:
                 self._refers[key] += _references(part)

@@ -14,8 +14,9 @@ from zeep.wsdl import Document
 from zeep.wsdl.bindings import Soap11Binding, Soap12Binding
 from zeep.xsd.types.simple import AnySimpleType
 
-from integration_service.activities.wsdl.documents import WELL_KNOWN, WSDL, WsdlDocuments, read_tree
+from integration_service.activities.wsdl.documents import WELL_KNOWN, WSDL, WsdlDocuments
 from integration_service.activities.wsdl.expansion import check_expansion
+from integration_service.activities.wsdl.xml_text import encoded
 from integration_service.contracts.definitions import SoapRequest
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 
@@ -53,11 +54,9 @@ class WsdlModel:
 
     def __init__(self, documents: WsdlDocuments) -> None:
         """Raises IntegrationError VALIDATION_ERROR with the path of what cannot be read."""
-        trees = list(documents.trees())
-        check_expansion(trees)
+        self._encoded = _checked(documents)
         document = _load(documents)
         self._schema = document.types
-        self._encoded = frozenset(key for tree in trees for key in _encoded_operations(tree))
         self._candidates = [
             _Candidate(service.name, port.name, (port.binding_options or {}).get("address"), port.binding.all())
             for service in document.services.values()
@@ -112,6 +111,13 @@ def wsdl_model(documents: WsdlDocuments) -> WsdlModel:
     return WsdlModel(documents)
 
 
+def _checked(documents: WsdlDocuments) -> frozenset[tuple[str, str]]:
+    """Which operations are SOAP-encoded, of documents that zeep may read."""
+    trees = list(documents.trees())
+    check_expansion(trees)
+    return frozenset(key for tree in trees for key in _encoded_operations(tree))
+
+
 def _load(documents: WsdlDocuments) -> Any:
     settings = Settings(forbid_dtd=True, forbid_entities=True, force_https=False)
     try:
@@ -154,7 +160,7 @@ class _Bundle:
         text = self._documents.get(str(url))
         if text is None:
             raise _wrong("wsdlDocuments", f"the WSDL imports {str(url)[:_MAX_REASON]}, which is not among them")
-        return etree.tostring(read_tree(text, at="wsdl"))
+        return encoded(text)
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise RuntimeError("nothing is sent from here")

@@ -20,12 +20,17 @@ def load_xml(data: bytes | str) -> etree._Element:
     that multiply are refused by libxml2, any DTD by us.
     """
     try:
-        root = etree.fromstring(data if isinstance(data, bytes) else _encoded(data), _parser())
+        root = etree.fromstring(data if isinstance(data, bytes) else encoded(data), _parser())
     except (etree.XMLSyntaxError, UnicodeEncodeError):
         raise ValueError("is not well-formed XML") from None
     if root.getroottree().docinfo.doctype:
         raise ValueError("has a DTD, which is not read")
     return root
+
+
+def encoded(text: str) -> bytes:
+    """A document's text in UTF-8. What it declares is how it was encoded before it became a text."""
+    return _DECLARED_ENCODING.sub(r"\1", text.removeprefix("\ufeff").lstrip(), count=1).encode()
 
 
 def has_no_xml(text: str) -> bool:
@@ -36,11 +41,6 @@ def has_no_xml(text: str) -> bool:
 def local_name(node: etree._Element) -> str:
     """The element's name without its namespace."""
     return etree.QName(node).localname
-
-
-def _encoded(text: str) -> bytes:
-    # What a text declares is how it was encoded before it became one.
-    return _DECLARED_ENCODING.sub(r"\1", text.removeprefix("\ufeff").lstrip(), count=1).encode()
 
 
 def _parser() -> etree.XMLParser[etree._Element]:

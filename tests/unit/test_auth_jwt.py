@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from integration_service.activities.auth import authenticate, check_auth, secret_texts
+from integration_service.activities.auth import authenticate, check_auth, check_credential, secret_texts
 from integration_service.activities.execution.redaction import redact
 from integration_service.activities.outbound.messages import OutboundRequest
 from integration_service.contracts.credentials import CredentialPayload
@@ -244,3 +244,33 @@ def test_jwt_config_belongs_to_jwt() -> None:
     with pytest.raises(IntegrationError) as error:
         check_auth(parse(DefinitionFile, file))
     assert error.value.path == "jwtConfig"
+
+
+@pytest.mark.parametrize(
+    ("given", "algorithm", "fits"),
+    [
+        ({"privateKey": pem(RSA)}, "RS256", True),
+        ({"privateKey": pem(RSA)}, "PS512", True),
+        ({"privateKey": pem(EC)}, "ES256", True),
+        ({"secret": SECRET}, "HS256", True),
+        ({"token": "e.y.J"}, "RS256", True),
+        ({"token": "e.y.J"}, None, True),
+        ({"privateKey": pem(RSA)}, None, False),
+        ({"privateKey": pem(RSA)}, "ES256", False),
+        ({"privateKey": pem(EC)}, "RS256", False),
+        ({"privateKey": pem(EC)}, "ES384", False),
+        ({"privateKey": "planted-no-key"}, "RS256", False),
+        ({"privateKey": pem(RSA)}, "HS256", False),
+        ({"secret": SECRET}, "RS256", False),
+    ],
+)
+def test_a_key_is_tried_before_it_is_stored(given: Keys, algorithm: str | None, fits: bool) -> None:
+    payload = credential(**given)
+    described = definition(**({"algorithm": algorithm} if algorithm else {}))
+    if fits:
+        check_credential(payload, described)
+        return
+    with pytest.raises(IntegrationError) as error:
+        check_credential(payload, described)
+    assert (error.value.code, error.value.path) == (ErrorCode.VALIDATION_ERROR, "sealed.jwt")
+    assert not any(text in f"{error.value} {error.value.details}" for text in secret_texts(payload))

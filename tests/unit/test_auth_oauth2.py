@@ -39,23 +39,15 @@ def refusal(**oauth2: Any) -> IntegrationError:
 
 
 @pytest.mark.parametrize(
-    ("kind", "scheme"),
-    [
-        ("Bearer", "Bearer"),
-        ("bearer", "Bearer"),
-        ("BEARER", "Bearer"),
-        ("token", "token"),
-        ("DPoP", "DPoP"),
-        ("", "Bearer"),
-        ("no token text", "Bearer"),
-        ("Bearer\r\nX-Evil: 1", "Bearer"),
-        ("bearer\n", "Bearer"),
-        ("Bärer", "Bearer"),
-    ],
+    "kind", ["Bearer", "bearer", "bot", "user", "mac", "DPoP", "", "no token text", "Bearer\r\nX-Evil: 1", "Bärer"]
 )
-def test_the_token_type_is_the_scheme(kind: str, scheme: str) -> None:
-    signed = authenticate(PLAIN, credential(kind=kind))
-    assert [value for name, value in signed.headers if name.lower() == "authorization"] == [f"{scheme} {TOKEN}"]
+@pytest.mark.parametrize("scheme", [None, "Zoho-oauthtoken"])
+def test_the_scheme_is_bearer_or_the_definitions_whatever_the_answer_called_the_token(
+    kind: str, scheme: str | None
+) -> None:
+    signed = authenticate(PLAIN, credential(kind=kind), definition=definition(**URLS, authorizationScheme=scheme))
+    expected = [f"{scheme or 'Bearer'} {TOKEN}"]
+    assert [value for name, value in signed.headers if name.lower() == "authorization"] == expected
     assert signed.secret_headers == {"authorization"}
     assert signed.header("accept") == "*/*"
 
@@ -219,3 +211,10 @@ def test_any_url_is_taken_or_refused_at_its_place(url: str) -> None:
     except IntegrationError as refused:
         path = refused.path
     assert path == "oauth2Config.refreshUrl"
+
+
+@pytest.mark.parametrize("scheme", ["", "two words", "Bearer\r\nX-Evil: 1", "a" * 65])
+def test_a_scheme_is_one_word(scheme: str) -> None:
+    with pytest.raises(IntegrationError) as refused:
+        definition(**URLS, authorizationScheme=scheme)
+    assert refused.value.path == "oauth2Config.authorizationScheme"

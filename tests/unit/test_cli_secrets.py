@@ -12,6 +12,7 @@ import pytest
 from integration_service.cli.secrets import read_credential, read_source
 from integration_service.contracts.definitions import EnvSecret, FileSecret, IntegrationAuthType
 from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.wire import JsonObject
 
 SECRET = "planted-cli-secret"
 KEY = {"key": SECRET, "headerOrParam": "X-Key", "inHeader": True}
@@ -97,3 +98,16 @@ def test_a_source_that_gives_nothing_is_named(tmp_path: Path, source: dict[str, 
     with pytest.raises(IntegrationError) as refused:
         read_source(kind.model_validate(source), beside=tmp_path / "d.yaml")
     assert refused.value.path == f"{key} {name}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"type": "oauth2", "basicAuth": {"username": "ada", "password": SECRET}},
+        {"type": "oauth2", "oauth2": {"accessToken": SECRET}},
+        {"accessToken": SECRET},
+    ],
+)
+def test_an_oauth_file_holds_tokens_or_user_and_password(tmp_path: Path, content: JsonObject) -> None:
+    whole = content if "type" in content else {"type": "oauth2", "oauth2": content}
+    assert json.loads(read_credential(IntegrationAuthType.OAUTH2, file(tmp_path, content))) == whole

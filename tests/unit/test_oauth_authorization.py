@@ -140,3 +140,18 @@ def test_a_scope_that_was_not_granted_is_named(
     requested: str | None, granted: str | None, separator: str | None, missing: list[str]
 ) -> None:
     assert missing_scope(requested, granted, separator) == missing
+
+
+@pytest.mark.parametrize(
+    ("granted", "missing"),
+    [
+        ("openid https://www.googleapis.com/auth/userinfo.email", ["profile"]),
+        ("openid email profile", []),
+        ("https://www.googleapis.com/auth/userinfo.email https://www.googleapis.com/auth/userinfo.profile openid", []),
+        ("", ["openid", "email", "profile"]),
+    ],
+)
+def test_a_scope_may_be_granted_under_another_name(granted: str, missing: list[str]) -> None:
+    """As Google does it."""
+    aliases = {name: f"https://www.googleapis.com/auth/userinfo.{name}" for name in ("email", "profile")}
+    assert missing_scope("openid email profile", granted, None, aliases=aliases) == missing

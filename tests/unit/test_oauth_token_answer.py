@@ -377,3 +377,8 @@ def test_no_body_breaks_anything_or_shows(body: bytes, status: int, content_type
     except TokenRefused as refusal:
         shown = f"{refusal} {refusal.message} {json.dumps(refusal.details)}".replace(refusal.error or "\0", "")
     assert "planted" not in shown
+
+
+@pytest.mark.parametrize(("asked", "waits"), [("3599", 3599), ("3601", 3600), ("86400", 3600)])
+def test_no_wait_is_longer_than_an_hour(asked: str, waits: int) -> None:
+    assert refused({"error": "x"}, 429, retry_after=asked).retry_after == timedelta(seconds=waits)

@@ -297,3 +297,13 @@ def test_a_revocation_names_the_token_and_is_authenticated_as_the_definition_say
     assert (said["token"], said["token_type_hint"]) == ("t", "refresh_token")
     assert "x" not in said
     assert jwt.decode(said["client_assertion"], EC, algorithms=["ES256"]).claims["aud"] == "https://aud"
+
+
+def test_a_refresh_may_have_a_method_of_its_own() -> None:
+    """As Instagram has it: the code by POST, the refresh by GET."""
+    mapping = {"refreshMethod": "GET", "refreshWith": "access_token", "refreshGrantType": "ig_refresh_token"}
+    code = sent(GRANTS[0], tokenRequest=mapping, tokenEndpointAuthMethod="none")
+    assert (code.method, form(code)["grant_type"]) == ("POST", "authorization_code")
+    refresh = sent(REFRESH, tokenRequest=mapping, tokenEndpointAuthMethod="none")
+    assert (refresh.method, refresh.body) == ("GET", None)
+    assert dict(parse_qsl(urlsplit(refresh.url).query))["access_token"] == "planted-access"

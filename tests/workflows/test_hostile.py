@@ -8,14 +8,23 @@ from datetime import timedelta
 
 import pytest
 from starlette.responses import Response
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import Client, WorkflowFailureError, WorkflowHistory
 from temporalio.common import RetryPolicy
 from temporalio.converter import DataConverter
 
 from integration_service.contracts.errors import IntegrationError, from_failure
 from integration_service.contracts.instances import Observed
-from integration_service.contracts.names import connection_workflow_id
+from integration_service.contracts.names import (
+    CONNECT_INSTANCE,
+    EXECUTE_METHOD,
+    REFRESH_OAUTH,
+    TASK_QUEUE,
+    connection_workflow_id,
+    control_queue,
+)
+from tests.skipping import histories
 from tests.upstream import json_answer
+from tests.waiting import eventually
 from tests.world import World, definition_file, method
 
 pytestmark = pytest.mark.slow
@@ -153,3 +162,21 @@ async def test_a_long_lived_connection_continues_as_new_and_is_the_same(world: W
     status = await world.connection(instance).update("await_settled")
     assert (status["status"], status["config"]) == ("CONNECTED", config)
     assert (await world.connection(instance).update("disconnect"))["status"] == "DISCONNECTED"
+
+
+@pytest.mark.parametrize("kind", [EXECUTE_METHOD, CONNECT_INSTANCE, REFRESH_OAUTH])
+async def test_a_run_that_a_schedule_began_reads_its_starters_input(world: World, name: str, kind: str) -> None:
+    """It continues another too, but nobody handed anything on to it."""
+    queue = control_queue(TASK_QUEUE) if kind == REFRESH_OAUTH else TASK_QUEUE
+    handle = await world.temporal.start_workflow(
+        kind, {"instanceId": ""}, id=f"{name}-cron", task_queue=queue, cron_schedule="@every 1s"
+    )
+
+    async def third() -> list[WorkflowHistory] | None:
+        runs = await histories(world.temporal, handle.id)
+        return runs if len(runs) > 2 else None
+
+    [_, second, *_] = await eventually(third)
+    await world.temporal.get_workflow_handle(handle.id).terminate()
+    failed = second.events[-1].workflow_execution_failed_event_attributes
+    assert failed.failure.application_failure_info.type == "VALIDATION_ERROR"

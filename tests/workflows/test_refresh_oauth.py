@@ -316,6 +316,18 @@ async def test_a_stale_caller_is_answered_without_a_request(clock: Clock) -> Non
         assert len(stage.requests) == 1
 
 
+async def test_a_stale_caller_is_answered_while_a_request_is_under_way(clock: Clock) -> None:
+    async with clock.stage(lives=None) as stage:
+        await stage.ask()
+        stage.open.clear()
+        under_way = asyncio.create_task(stage.ask())
+        await eventually(lambda: _requests(stage, 2))
+        assert (await asyncio.wait_for(stage.ask(1), timeout=5)).generation == 2
+        assert not under_way.done()
+        stage.open.set()
+        assert (await under_way).generation == 3
+
+
 async def test_a_token_that_was_stored_unnoticed_is_learnt_of(clock: Clock) -> None:
     """The worker was lost between its write and its answer; a call met the new token refused."""
     async with clock.stage() as stage:

@@ -1,0 +1,288 @@
+"""Workflows that wait for long hand on to a next run before their histories grow, and forget nothing."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from temporalio import activity
+from temporalio.client import WorkflowHandle, WorkflowHistory
+from temporalio.common import RawValue
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Replayer, Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from integration_service.activities.failures import typed
+from integration_service.contracts import connections as names
+from integration_service.contracts.calls import Continuation, MethodCall, Park, Parked, ResolvedMethod
+from integration_service.contracts.connections import (
+    BeginAuthorization,
+    ConnectionRef,
+    ConnectionState,
+    PollDevice,
+    WriteConnection,
+)
+from integration_service.contracts.definitions import IntegrationAuthType
+from integration_service.contracts.errors import ErrorCode, IntegrationError, from_failure
+from integration_service.contracts.instances import (
+    ConnectInstanceInput,
+    IntegrationInstance,
+    IntegrationInstanceStatus,
+)
+from integration_service.contracts.names import (
+    CONNECT_INSTANCE,
+    EXECUTE_METHOD,
+    connection_workflow_id,
+    control_queue,
+    execution_key,
+)
+from integration_service.contracts.oauth import BEGIN_AUTHORIZATION, POLL_DEVICE, PendingAuthorization, PollOutcome
+from integration_service.contracts.retry import DEFAULT_RETRY
+from integration_service.contracts.wire import parse
+from integration_service.plugin import IntegrationPlugin, _passing_through
+from integration_service.workflows.connect_instance import ConnectInstance
+from integration_service.workflows.execute_method import ExecuteMethod
+from tests.skipping import histories, skipping_server
+
+pytestmark = pytest.mark.slow
+
+_QUEUE = "stand-ins"
+_STRIDE = timedelta(days=1)
+_DAY_MS = 24 * 3600 * 1000
+
+
+class Service:
+    """Stands in for our activities: one method whose answer is `answer`, and one instance with a device flow."""
+
+    def __init__(self) -> None:
+        self.instance_id = str(uuid.uuid4())
+        self.answer: Exception | None = None
+        self.connected = False
+        self.continuations: list[Continuation] = []
+        self.polls: list[datetime] = []
+        self.refuses_after = 0
+        self.row: IntegrationInstance | None = None
+
+    @activity.defn(name="resolve")
+    async def resolve(self, call: MethodCall) -> ResolvedMethod:
+        return ResolvedMethod(
+            instance_id=self.instance_id,
+            definition="things",
+            definition_version="1.0.0",
+            method="get",
+            retry=DEFAULT_RETRY,
+            timeout_ms=1000,
+        )
+
+    @activity.defn(name="park")
+    async def park(self, wanted: Park) -> Parked:
+        return Parked(connected=self.connected, generation=1)
+
+    @activity.defn(dynamic=True)
+    async def run(self, arguments: Sequence[RawValue]) -> dict[str, Any]:
+        converter = activity.payload_converter()
+        self.continuations.append(parse(Continuation, converter.from_payload(arguments[1].payload)))
+        async with typed(retry=False):
+            if self.answer is not None:
+                raise self.answer
+        spent = self.continuations[-1].tries_spent
+        return {
+            "data": None,
+            "statusCode": 200,
+            "attempts": spent + 1,
+            "durationMs": 1,
+            "definition": "things",
+            "definitionVersion": "1.0.0",
+        }
+
+    @activity.defn(name=names.OPEN_CONNECTION)
+    async def open(self, wanted: ConnectInstanceInput) -> ConnectionState:
+        now = activity.info().started_time
+        self.row = IntegrationInstance(
+            id=wanted.instance_id,
+            integration_definition_id=str(uuid.uuid4()),
+            name=wanted.name,
+            config={},
+            status=IntegrationInstanceStatus.PENDING_AUTHENTICATION,
+            created_at=now,
+            updated_at=now,
+            definition="things",
+            definition_version="1.0.0",
+            auth_type=IntegrationAuthType.OAUTH2,
+            version=1,
+        )
+        return ConnectionState(instance=self.row, generation=0, grant="device_code")
+
+    @activity.defn(name=names.WRITE_CONNECTION)
+    async def write(self, wanted: WriteConnection) -> ConnectionState:
+        row = wanted.instance.model_copy(update={"status": wanted.status, "error": wanted.error})
+        return ConnectionState(instance=row, generation=0, grant="device_code")
+
+    @activity.defn(name=names.DELETE_INSTANCE)
+    async def delete(self, ref: ConnectionRef) -> None:
+        return None
+
+    @activity.defn(name=BEGIN_AUTHORIZATION)
+    async def begin(self, begun: BeginAuthorization) -> PendingAuthorization:
+        return PendingAuthorization(
+            authorization_url="https://provider.example/type",
+            expires_at=activity.info().started_time + timedelta(hours=1),
+            user_code="AB-CD",
+            interval_ms=5_000,
+            state_hash="hashed",
+        )
+
+    @activity.defn(name=POLL_DEVICE)
+    async def poll(self, polled: PollDevice) -> PollOutcome:
+        self.polls.append(activity.info().started_time)
+        if len(self.polls) == 1:
+            return PollOutcome(slow_down=True)
+        return PollOutcome(refused="access_denied" if len(self.polls) > self.refuses_after else None)
+
+
+@pytest.fixture(scope="module")
+async def environment() -> AsyncIterator[WorkflowEnvironment]:
+    async with skipping_server() as running:
+        yield running
+
+
+@asynccontextmanager
+async def serving(environment: WorkflowEnvironment, service: Service) -> AsyncIterator[None]:
+    runner = _passing_through(SandboxedWorkflowRunner())
+    control = [service.open, service.write, service.delete, service.begin, service.poll]
+    async with (
+        Worker(
+            environment.client,
+            task_queue=_QUEUE,
+            workflows=[ConnectInstance, ExecuteMethod],
+            activities=[service.resolve, service.park, service.run],
+            workflow_runner=runner,
+        ),
+        Worker(environment.client, task_queue=control_queue(_QUEUE), activities=control),
+    ):
+        yield
+
+
+async def check(environment: WorkflowEnvironment, workflow_id: str) -> list[WorkflowHistory]:
+    """Several runs, none of them long, and all of them replay."""
+    runs = await histories(environment.client, workflow_id)
+    assert len(runs) > 1
+    assert max(len(run.events) for run in runs) < 2_000
+    for run in runs:
+        await Replayer(workflows=[], plugins=[IntegrationPlugin()]).replay_workflow(run)
+    return runs
+
+
+async def start_call(environment: WorkflowEnvironment, service: Service, **call: Any) -> WorkflowHandle[Any, Any]:
+    given = MethodCall(instance_id=service.instance_id, method="get", **call)
+    return await environment.client.start_workflow(
+        EXECUTE_METHOD,
+        given.to_wire(),
+        id=f"call:{uuid.uuid4()}",
+        task_queue=_QUEUE,
+        memo={"order": "A-17"},
+        result_type=dict,
+    )
+
+
+async def test_a_call_that_waits_for_weeks_goes_on_as_the_same_execution(environment: WorkflowEnvironment) -> None:
+    service = Service()
+    service.answer = IntegrationError(ErrorCode.REAUTH_REQUIRED, "instance i is AUTH_ERROR", path="instanceId")
+    async with serving(environment, service):
+        handle = await start_call(environment, service, on_auth_error="wait", deadline_ms=100 * _DAY_MS)
+        for _ in range(20):
+            await environment.sleep(_STRIDE)
+        described = await handle.describe()
+        assert await described.memo_value("order") == "A-17"
+        assert described.raw_info.search_attributes.indexed_fields["IntegrationMethod"].data == b'"get"'
+        assert len(service.continuations) == 1
+        service.answer, service.connected = None, True
+        await environment.client.get_workflow_handle(handle.id).signal("instance_connected")
+        assert (await handle.result())["statusCode"] == 200
+    expected = execution_key(environment.client.namespace, handle.id, str(handle.first_execution_run_id))
+    assert {one.execution_key for one in service.continuations} == {expected}
+    # Looks are for a signal that was lost: a second at first, at most an hour in the end.
+    runs = await check(environment, handle.id)
+    waits = [
+        event.timer_started_event_attributes.start_to_fire_timeout.ToTimedelta()
+        for run in runs
+        for event in run.events
+        if event.HasField("timer_started_event_attributes")
+    ]
+    assert waits[0] < timedelta(seconds=10)
+    assert waits[-1] == timedelta(hours=1)
+    assert waits == sorted(waits)
+
+
+async def test_a_call_that_nobody_authorises_ends_at_its_deadline_with_the_failure_that_parked_it(
+    environment: WorkflowEnvironment,
+) -> None:
+    service = Service()
+    service.answer = IntegrationError(ErrorCode.REAUTH_REQUIRED, "it is revoked", details={"cause": "revoked"})
+    async with serving(environment, service):
+        began = await environment.get_current_time()
+        handle = await start_call(
+            environment, service, on_auth_error="wait", deadline_ms=100 * _DAY_MS, wait_timeout_ms=10 * _DAY_MS
+        )
+        for _ in range(11):
+            await environment.sleep(_STRIDE)
+        with pytest.raises(Exception) as failed:
+            await handle.result()
+    error = from_failure(failed.value.__cause__)
+    assert error is not None
+    assert (error.code, error.message, error.details) == ("REAUTH_REQUIRED", "it is revoked", {"cause": "revoked"})
+    closed = (await handle.describe()).close_time
+    assert closed is not None
+    assert timedelta(days=10) <= closed - began < timedelta(days=10, minutes=1)
+    await check(environment, handle.id)
+
+
+async def test_a_call_that_is_throttled_for_hours_keeps_what_it_spent_and_its_deadline(
+    environment: WorkflowEnvironment,
+) -> None:
+    service = Service()
+    service.answer = IntegrationError(
+        ErrorCode.RATE_LIMITED, "slower", details={"triesSpent": 2}, retry_after=timedelta(minutes=1)
+    )
+    async with serving(environment, service):
+        began = await environment.get_current_time()
+        handle = await start_call(environment, service, deadline_ms=_DAY_MS // 4)
+        with pytest.raises(Exception) as failed:
+            await handle.result()
+    error = from_failure(failed.value.__cause__)
+    assert error is not None
+    assert error.code == ErrorCode.RATE_LIMITED
+    closed = (await handle.describe()).close_time
+    assert closed is not None
+    assert timedelta(hours=5, minutes=58) < closed - began <= timedelta(hours=6, minutes=1)
+    assert {one.tries_spent for one in service.continuations[1:]} == {2}
+    await check(environment, handle.id)
+
+
+async def test_a_device_that_is_polled_for_long_keeps_its_pace(environment: WorkflowEnvironment) -> None:
+    service = Service()
+    service.refuses_after = 250
+    workflow_id = connection_workflow_id(service.instance_id)
+    wanted = ConnectInstanceInput(instance_id=service.instance_id, definition="things", name="a device")
+    async with serving(environment, service):
+        handle = await environment.client.start_workflow(
+            CONNECT_INSTANCE, wanted.to_wire(), id=workflow_id, task_queue=_QUEUE, memo={"order": "A-17"}
+        )
+        await handle.execute_update("authorize", {})
+        await environment.sleep(timedelta(minutes=20))
+        going_on = environment.client.get_workflow_handle(workflow_id)
+        assert (await going_on.query("status"))["userCode"] == "AB-CD"
+        await environment.sleep(timedelta(minutes=30))
+        status = await going_on.query("status")
+        assert status["error"]["details"] == {"error": "access_denied"}
+        assert "userCode" not in status
+        assert await (await going_on.describe()).memo_value("order") == "A-17"
+        await going_on.execute_update("delete", {})
+    assert len(service.polls) == 251
+    gaps = [later - earlier for earlier, later in zip(service.polls, service.polls[1:], strict=False)]
+    assert min(gaps) >= timedelta(seconds=10)
+    await check(environment, workflow_id)
