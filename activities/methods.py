@@ -23,7 +23,7 @@ from integration_service.activities.execution.pipeline import MethodPipeline
 from integration_service.activities.execution.target import Progress, require_connected
 from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, Park, Parked, ResolvedMethod
 from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError, to_application_error, unexpected
-from integration_service.contracts.instances import IntegrationInstanceStatus, Observed
+from integration_service.contracts.instances import BreakerNews, IntegrationInstanceStatus, Observed
 from integration_service.contracts.names import connection_workflow_id
 from integration_service.contracts.wire import parse
 from integration_service.storage.instances import Instances
@@ -115,7 +115,10 @@ class MethodActivities:
             call, continuation, definition = _read(arguments)
             attempt = Attempt.current(continuation)
             async with _heartbeats(attempt):
-                return await self._pipeline.run(call, attempt, progress, definition=definition)
+                try:
+                    return await self._pipeline.run(call, attempt, progress, definition=definition)
+                finally:
+                    await _tell_of_breaker(progress)
         except IntegrationError as error:
             if attempt is None:
                 raise to_application_error(error) from None
@@ -142,6 +145,17 @@ class MethodActivities:
         # A terminated owner is no reason to fail differently: the call's own failure says what is wrong.
         with contextlib.suppress(RPCError):
             await owner.signal("observed", news)
+
+
+async def _tell_of_breaker(progress: Progress) -> None:
+    """Let the instance's workflow know that a breaker opened or closed: it shows it."""
+    change = progress.breaker_change
+    if change is None or progress.target is None:
+        return
+    news = BreakerNews(host=change.host, failures=change.failures, sends=change.sends, open_until=change.open_until)
+    owner = client().get_workflow_handle(connection_workflow_id(progress.target.instance.id))
+    with contextlib.suppress(RPCError):
+        await owner.signal("breaker_changed", news)
 
 
 def client() -> Client:

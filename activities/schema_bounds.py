@@ -23,10 +23,12 @@ MAX_WORK = 20_000
 _LEVELS = 100
 _METASCHEMAS = ("http://json-schema.org/", "https://json-schema.org/")
 _METASCHEMA_WORK = 100
+_PATTERN_WORK = 10
+_TEXT_UNIT = 64  # characters that count as one value more
 _SAME_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
 _ONE_OF_THE_CHILDREN = ("properties", "additionalProperties", "prefixItems", "items", "additionalItems")
 _EVERY_CHILD = ("patternProperties", "unevaluatedProperties", "contains", "unevaluatedItems", "propertyNames")
-_NAMED = ("properties", "patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions")
+_NAMED = ("properties", "patternProperties", "dependentSchemas", "dependencies")
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
@@ -53,9 +55,10 @@ class Bounds:
 
 
 def measure(value: Any, *, max_depth: int) -> tuple[int, int] | None:
-    """Number of values in it and its depth; None when it is deeper than `max_depth`."""
+    """Number of values in it, long text counted as several, and its depth; None when it is deeper than `max_depth`."""
     level, values = [value], 1
     for depth in range(max_depth + 1):
+        values += sum(len(part) // _TEXT_UNIT for part in level if isinstance(part, str))
         inner = [item for item in level if isinstance(item, dict | list)]
         if not inner:
             return values, depth
@@ -73,7 +76,7 @@ class _Graph:
         self._id = "id" if "draft-04" in str(root.get("$schema")) else "$id"
         self._resources: dict[str, Any] = {"": root}
         self._bases: dict[int, str] = {}
-        self._anchors: dict[tuple[str, str], Any] = {}
+        self._anchors: dict[tuple[str, str], Any] = {("", ""): root}
         self._dynamic: dict[str, list[Any]] = {}
         self._index(root)
         self._order: list[dict[str, Any]] = []
@@ -142,11 +145,12 @@ class _Graph:
 
     def _referred(self, node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         own = 1 + sum(len(node[key]) for key in ("enum", "required") if isinstance(node.get(key), list))
+        own += _PATTERN_WORK * (("pattern" in node) + len(node.get("patternProperties", ())))
         for keyword in _REFERENCES:
             reference = node.get(keyword)
             if not isinstance(reference, str):
                 continue
-            uri, fragment = urldefrag(urljoin(self._bases.get(id(node), ""), reference))
+            uri, fragment = self._absolute(self._bases.get(id(node), ""), reference)
             if uri not in self._resources and uri.startswith(_METASCHEMAS):
                 own += _METASCHEMA_WORK
                 continue
@@ -158,7 +162,7 @@ class _Graph:
     def _resolve(self, uri: str, fragment: str, *, dynamic: bool) -> list[Any]:
         if dynamic and not fragment.startswith("/"):
             return self._dynamic.get(fragment, []) or [self._resolve(uri, fragment, dynamic=False)[0]]
-        if fragment and not fragment.startswith("/"):
+        if not fragment.startswith("/"):
             found = self._anchors.get((uri, fragment))
         else:
             found = self._resources.get(uri)
@@ -168,6 +172,19 @@ class _Graph:
             raise TooCostly("a reference in it cannot be followed")
         return [found]
 
+    def _absolute(self, base: str, reference: str) -> tuple[str, str]:
+        if reference.startswith("#"):  # `urljoin` forgets the base of a urn:
+            return base, reference[1:]
+        uri, fragment = urldefrag(urljoin(base, reference))
+        return uri, fragment
+
+    def _name(self, base: str, anchor: str, node: Any) -> None:
+        # Which of two the validator would take is its own affair; counted must be what runs.
+        if self._anchors.setdefault((base, anchor), node) is not node:
+            raise TooCostly("it gives one $id or $anchor twice")
+        if not anchor:
+            self._resources[base] = node
+
     def _index(self, root: Any) -> None:
         waiting: list[tuple[Any, str, int]] = [(root, "", 0)]
         while waiting:
@@ -176,13 +193,12 @@ class _Graph:
                 raise TooCostly(f"it is nested more than {MAX_NESTING} deep")
             if isinstance(node, dict):
                 if isinstance(node.get(self._id), str):
-                    base, anchor = urldefrag(urljoin(base, node[self._id]))
-                    self._resources.setdefault(base, node)
-                    self._anchors[(base, anchor)] = node
+                    base, anchor = self._absolute(base, node[self._id])
+                    self._name(base, anchor, node)
                 self._bases[id(node)] = base
                 for keyword in ("$anchor", "$dynamicAnchor"):
                     if isinstance(node.get(keyword), str):
-                        self._anchors[(base, node[keyword])] = node
+                        self._name(base, node[keyword], node)
                 if isinstance(node.get("$dynamicAnchor"), str):
                     self._dynamic.setdefault(node["$dynamicAnchor"], []).append(node)
                 if node.get("$recursiveAnchor") is True:

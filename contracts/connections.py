@@ -7,7 +7,12 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from integration_service.contracts.credentials import Sealed
-from integration_service.contracts.instances import InstanceError, IntegrationInstance, IntegrationInstanceStatus
+from integration_service.contracts.instances import (
+    BreakerNews,
+    InstanceError,
+    IntegrationInstance,
+    IntegrationInstanceStatus,
+)
 from integration_service.contracts.names import Scope, SemVer, Uuid
 from integration_service.contracts.oauth import (
     Authorize,
@@ -136,6 +141,8 @@ class ConnectionCarried(AnswerModel):
     """The device flow's pace, slowed down as the provider asked."""
     requests_failed: int = Field(default=0, ge=0)
     """Requests for a machine's first token so far."""
+    breakers: list[BreakerNews] = Field(default_factory=list)
+    """The upstreams that are not called for now."""
 
 
 class ConnectionTest(AnswerModel):

@@ -112,3 +112,15 @@ class Observed(WireModel):
     cause: str | None = None
     token: TokenState | None = None
     """What a refresh brought (`REFRESHED`)."""
+
+
+class BreakerNews(WireModel):
+    """Signal `breaker_changed`: an upstream's circuit breaker opened, or closed when there is no `openUntil`.
+
+    `failures` of `sends` in 30 s are its evidence.
+    """
+
+    host: str = Field(max_length=300)
+    failures: int = Field(ge=0)
+    sends: int = Field(ge=0)
+    open_until: Timestamp | None = None

@@ -43,6 +43,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from integration_service.contracts.instances import (
         REFRESHED,
+        BreakerNews,
         Configure,
         ConnectInstanceInput,
         Disconnect,
@@ -180,6 +181,8 @@ class ConnectInstance(OAuthConnection):
             return {"id": wanted.get("instanceId"), "status": Status.PENDING_CONFIGURATION.value}
         state, token = self._state, self._state.token
         shown = state.instance.to_wire()
+        if (error := self._error()) is not None:
+            shown["error"] = error.to_wire()
         pending = self._pending
         if (
             pending is not None
@@ -217,6 +220,18 @@ class ConnectInstance(OAuthConnection):
             self._given_up = seen
         elif seen.code in _REFUSED:
             self._suspect = seen.generation
+
+    @workflow.signal(description="An upstream's circuit breaker opened or closed.")
+    async def breaker_changed(self, message: Any = None) -> None:
+        """Shown beside the status, which it does not change: the credential is as good as before."""
+        try:
+            news = parse(BreakerNews, message)
+        except IntegrationError:
+            workflow.logger.warning("a signal `breaker_changed` could not be read")
+            return
+        await self._opened()
+        self._breakers.hear(news)
+        self._show()
 
     # What others may do; each returns the status object
 

@@ -10,6 +10,8 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
+from integration_service.workflows.breakers import BreakersSeen
+
 with workflow.unsafe.imports_passed_through():
     from integration_service.contracts import connections as names
     from integration_service.contracts.connections import (
@@ -59,6 +61,7 @@ class ConnectionOwner:
         self._input: ConnectInstanceInput
         self._state: ConnectionState | None = None
         self._writing = asyncio.Lock()
+        self._breakers = BreakersSeen()
 
     @property
     def _known(self) -> ConnectionState:
@@ -73,6 +76,7 @@ class ConnectionOwner:
         """Take over what the row says, and show it to whoever looks at the workflow."""
         self._state = state
         instance = state.instance
+        self._show()
         workflow.upsert_search_attributes(
             [
                 INTEGRATION_DEFINITION.value_set(instance.definition),
@@ -80,11 +84,18 @@ class ConnectionOwner:
                 INTEGRATION_STATUS.value_set(instance.status.value),
             ]
         )
+
+    def _error(self) -> InstanceError | None:
+        """What is wrong with the instance, or with its upstream."""
+        return self._known.instance.error or self._breakers.error(workflow.now())
+
+    def _show(self) -> None:
+        instance = self._known.instance
         lines = [
             f"**{instance.name}** is **{instance.status.value}** ({instance.definition} {instance.definition_version})"
         ]
-        if instance.error is not None:
-            lines.append(f"{instance.error.code}: {instance.error.message}")
+        if (error := self._error()) is not None:
+            lines.append(f"{error.code}: {error.message}")
         lines.append(_WHAT_TO_DO[instance.status])
         workflow.set_current_details("\n\n".join(lines))
 

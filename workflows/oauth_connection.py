@@ -76,12 +76,15 @@ class OAuthConnection(ConnectionOwner):
             pending=self._pending,
             interval_ms=round(self._interval / timedelta(milliseconds=1)),
             requests_failed=self._requests_failed,
+            breakers=self._breakers.carried,
         )
 
     def _resume(self, carried: ConnectionCarried) -> None:
         self._state, self._pending = carried.connection, carried.pending
         self._interval = timedelta(milliseconds=carried.interval_ms)
         self._requests_failed = carried.requests_failed
+        for news in carried.breakers:
+            self._breakers.hear(news)
 
     async def _request_first_token(self) -> None:
         ref = self._ref()

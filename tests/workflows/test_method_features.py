@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from integration_service.contracts.errors import IntegrationError
 from integration_service.contracts.wire import JsonObject
 from tests.upstream import json_answer
+from tests.waiting import eventually
 from tests.world import World, definition_file, method
 
 SECRET = "planted-key-5d1c0f"
@@ -230,3 +231,25 @@ async def test_a_breaker_opens_is_told_and_closes(world: World, name: str) -> No
     assert refused.value.code == "CIRCUIT_OPEN"
     assert refused.value.details["failures"] >= 20
     assert len(world.upstream.seen) == sends
+    shown = await eventually(lambda: _with_error(world, instance))
+    assert (shown["status"], shown["error"]["code"]) == ("CONNECTED", "CIRCUIT_OPEN")
+    [evidence] = shown["error"]["details"]["breakers"]
+    assert evidence["host"] == world.upstream.url.removeprefix("http://")
+    # A probe is due: the upstream is well, so the breaker closes, and the call that waited goes through.
+    world.upstream.answers = [json_answer({"ok": 1})]
+    await world.database.one(
+        """UPDATE integrations.breakers SET opened_until = now()
+            WHERE instance_id = %(id)s AND opened_until IS NOT NULL""",
+        {"id": instance["id"]},
+    )
+    assert (await world.call(instance, "do", {"id": 1})).data == {"ok": 1}
+    await eventually(lambda: _without_error(world, instance))
+
+
+async def _with_error(world: World, instance: JsonObject) -> JsonObject | None:
+    status = await world.connection(instance).status()
+    return status if "error" in status else None
+
+
+async def _without_error(world: World, instance: JsonObject) -> bool:
+    return await _with_error(world, instance) is None
