@@ -21,8 +21,6 @@ MAX_WORK = 20_000
 """Evaluations for one path into a value."""
 
 _LEVELS = 100
-_METASCHEMAS = ("http://json-schema.org/", "https://json-schema.org/")
-_METASCHEMA_WORK = 100
 _PATTERN_WORK = 10
 _TEXT_UNIT = 64  # characters that count as one value more
 _SAME_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
@@ -124,6 +122,7 @@ class _Graph:
             one, every = list(_parts(node, _ONE_OF_THE_CHILDREN)), list(_parts(node, _EVERY_CHILD))
             self._same[key], self._one[key] = list(map(id, same)), list(map(id, one))
             self._every[key] = list(map(id, every))
+            self._own[key] = _own_work(node)
             self.branching = self.branching or not node.keys().isdisjoint(("anyOf", "oneOf", "not", "contains"))
             children.extend(one + every)
             stack.append((node, iter(same)))
@@ -144,20 +143,14 @@ class _Graph:
         return [child for child in children if id(child) not in self._state]
 
     def _referred(self, node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        own = 1 + sum(len(node[key]) for key in ("enum", "required") if isinstance(node.get(key), list))
-        own += _PATTERN_WORK * (("pattern" in node) + len(node.get("patternProperties", ())))
         for keyword in _REFERENCES:
             reference = node.get(keyword)
             if not isinstance(reference, str):
                 continue
             uri, fragment = self._absolute(self._bases.get(id(node), ""), reference)
-            if uri not in self._resources and uri.startswith(_METASCHEMAS):
-                own += _METASCHEMA_WORK
-                continue
             for found in self._resolve(uri, unquote(fragment), dynamic=keyword != "$ref"):
                 if isinstance(found, dict):
                     yield found
-        self._own[id(node)] = own
 
     def _resolve(self, uri: str, fragment: str, *, dynamic: bool) -> list[Any]:
         if dynamic and not fragment.startswith("/"):
@@ -205,6 +198,11 @@ class _Graph:
                     self._dynamic.setdefault("", []).append(node)
             parts = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
             waiting += [(part, base, nesting + 1) for part in parts if isinstance(part, dict | list)]
+
+
+def _own_work(node: dict[str, Any]) -> int:
+    listed = sum(len(node[key]) for key in ("enum", "required") if isinstance(node.get(key), list))
+    return 1 + listed + _PATTERN_WORK * (("pattern" in node) + len(node.get("patternProperties", ())))
 
 
 def _parts(node: dict[str, Any], keywords: tuple[str, ...]) -> Iterator[dict[str, Any]]:

@@ -27,6 +27,8 @@ from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.wire import JsonObject
 
 HEADERS = "_headers"
+MAX_ELEMENTS = 100_000
+"""Of an answer. A million small ones would take 6 s and 700 MB to read."""
 _STATUS_SAYS_ALL = frozenset({401, 403, 408, 429})
 _ACTION = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]*")
 _NO_CONTENT = frozenset({202, 204})
@@ -108,8 +110,7 @@ class SoapAdapter:
         rest = {name: value for name, value in params.items() if name != HEADERS}
         try:
             if HEADERS in params:
-                value = self._arguments.of(message.header.type, params[HEADERS], at=f"params.{HEADERS}")
-                message.header.render(envelope, value)
+                self._write_headers(etree.SubElement(envelope, f"{{{namespace}}}Header"), params[HEADERS])
             if message.body is None:
                 _refuse_all(rest)
                 etree.SubElement(envelope, f"{{{namespace}}}Body")
@@ -126,6 +127,16 @@ class SoapAdapter:
             raise _wrong("params", "do not fit the operation's input") from None
         return etree.tostring(envelope, xml_declaration=True, encoding="utf-8")
 
+    def _write_headers(self, header: etree._Element, given: Any) -> None:
+        """Those that are given: WSDLs declare headers that an upstream does not ask for."""
+        at, declared = f"params.{HEADERS}", dict(self._operation.input.header.type.elements)
+        if not isinstance(given, dict):
+            raise _wrong(at, "must be an object")
+        for name, value in given.items():
+            if name not in declared:
+                raise _wrong(f"{at}.{name}", "the WSDL declares no header of that name")
+            declared[name].render(header, self._arguments.of(declared[name].type, value, at=f"{at}.{name}"), [name])
+
     def _input(self, element: Any, params: JsonObject) -> Any:
         """An element of a simple type has no children to name: the param of its own name is its value."""
         if isinstance(element.type, ComplexType):
@@ -135,7 +146,12 @@ class SoapAdapter:
 
 
 def _body(response: InboundResponse) -> etree._Element:
-    """The envelope's body. Raises IntegrationError MALFORMED_RESPONSE."""
+    """The envelope's body. Raises IntegrationError MALFORMED_RESPONSE or RESPONSE_TOO_LARGE."""
+    # Before a tree is built: an element has two of them, or one and a slash.
+    if response.body.count(b"<") > 2 * MAX_ELEMENTS:
+        raise IntegrationError(
+            ErrorCode.RESPONSE_TOO_LARGE, f"the upstream's answer has over {MAX_ELEMENTS} elements: ask for less"
+        )
     if response.content_type.startswith("multipart/"):
         raise _malformed("the upstream answers with attachments, which this version cannot read")
     try:

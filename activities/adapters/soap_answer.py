@@ -125,6 +125,8 @@ class AnswerReader:
         fields = self._fields_of(xsd_type)
         for key in fields.turns:
             made[key] = []
+        if fields.wildcard is not None and fields.wildcard[1]:
+            made[fields.wildcard[0]] = []
         for field in fields.by_name.values():
             if field.many and not field.chosen and field.turns is None:
                 made[field.key] = []

@@ -86,7 +86,7 @@ class Arguments:
             if name is None:
                 if part.is_optional and not _names(part) & value.keys():
                     # zeep would ask for what is required inside a part that is not there.
-                    made |= dict.fromkeys(_names(part), SkipValue)
+                    made |= dict.fromkeys((key for key, _ in _named(part, choices=False)), SkipValue)
                 else:
                     made |= self._group(part, value, at)
             elif name in value:
@@ -170,11 +170,13 @@ def _names(part: Any) -> set[str]:
     return {name for name, _ in _named(part)}
 
 
-def _named(group: Any) -> Iterator[tuple[str, Any]]:
+def _named(group: Any, *, choices: bool = True) -> Iterator[tuple[str, Any]]:
     content = group.child if isinstance(group, Group) else group
+    if isinstance(content, Choice) and not choices:
+        return
     for name, part in content.elements_nested:
         if name is None:
-            yield from _named(part)
+            yield from _named(part, choices=choices)
         else:
             yield name, part
 

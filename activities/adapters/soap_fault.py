@@ -47,7 +47,7 @@ def failure_of(fault: etree._Element, *, status: int, reader: AnswerReader) -> I
         details["detail"] = budget.cut(_detail(detail, reader))
         if budget.left < 0:
             details["detailCut"] = True
-    if any(code.rpartition("}")[2] in _REFUSED for code in codes):
+    if any(code.rpartition("}")[2].rpartition(":")[2] in _REFUSED for code in codes):
         return IntegrationError(ErrorCode.AUTH_ERROR, "the upstream refuses the credential", details=details)
     return IntegrationError(ErrorCode.SOAP_FAULT, "the upstream answered with a SOAP fault", details=details)
 

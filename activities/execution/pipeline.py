@@ -30,6 +30,8 @@ from integration_service.storage.cache_key import CacheKey
 from integration_service.storage.instances import Instances
 
 _BESIDE_THE_SENDS = timedelta(seconds=15)
+_TRANSFORM = timedelta(seconds=1)
+_A_LOT = 2 * 1024 * 1024
 _MAX_PAGED_BYTES = 10 * 1024 * 1024
 
 
@@ -224,6 +226,8 @@ class MethodPipeline:
             transform,
             parsed.data,
             at=f"{target.method.at}.responseTransform",
+            # A large body takes its time, and its caller waited for it.
+            within=_TRANSFORM + _TRANSFORM * (len(sent.response.body) / _A_LOT),
             bindings={"status": sent.response.status, "headers": redact(dict(sent.response.headers), sent.secrets)[0]},
         )
 

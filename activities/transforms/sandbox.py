@@ -59,6 +59,8 @@ def load_engine(folder: str) -> Any:
     class Expression(Jsonata):  # type: ignore[misc]
         """A parsed expression that says where it failed, and keeps nothing from one evaluation to the next."""
 
+        environment: Any
+
         def __init__(self, text: str) -> None:
             self._failed_at: int | None = None
             self._failed_in: str | None = None

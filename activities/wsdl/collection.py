@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -160,8 +161,8 @@ class _Reading:
 
 
 def _shown(location: str) -> str:
-    # A query may hold a key.
-    return location.partition("?")[0][:_MAX_SHOWN]
+    # A query may hold a key, and what stands before the host a password.
+    return re.sub(r"//[^/]*@", "//", location.partition("?")[0])[:_MAX_SHOWN]
 
 
 def _wrong(message: str) -> IntegrationError:

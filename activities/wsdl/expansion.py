@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from lxml import etree
 
-from integration_service.activities.wsdl.documents import XSD
+from integration_service.activities.wsdl.documents import WSDL, XSD
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 
 MAX_EXPANDED = 50_000
@@ -38,15 +38,16 @@ _REFERRING = {
 def check_expansion(trees: Iterable[etree._Element]) -> None:
     """Raises IntegrationError VALIDATION_ERROR, path ``wsdl``."""
     try:
-        expansion = _Expansion()
+        expansion, size = _Expansion(), 0
         for tree in trees:
+            size += sum(1 for _ in tree.iter(f"{{{WSDL}}}*"))
             for schema in tree.iter(f"{{{XSD}}}schema"):
                 expansion.add(schema)
-        size = expansion.total()
+        size += expansion.total()
     except (ValueError, RecursionError):
         raise _wrong("a type or group of the WSDL's schemas is defined by itself, or too deeply") from None
     if size > MAX_EXPANDED:
-        raise _wrong(f"the WSDL's schemas, written out, are over {MAX_EXPANDED} declarations")
+        raise _wrong(f"the WSDL, its types written out, is over {MAX_EXPANDED} declarations")
 
 
 class _Expansion:

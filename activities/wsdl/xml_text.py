@@ -9,6 +9,8 @@ import re
 
 from lxml import etree
 
+_MAX_NAMESPACES = 1000
+_MAX_ATTRIBUTES = 1000
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DECLARED_ENCODING = re.compile(r"^(\s*<\?xml[^>]*?)\s+encoding\s*=\s*(?:\"[^\"]*\"|'[^']*')")
 
@@ -17,7 +19,8 @@ def load_xml(data: bytes | str) -> etree._Element:
     """The root element, without comments and processing instructions.
 
     Raises ValueError with a predicate that quotes nothing. Deeper than 256 elements, a text over 10 MB and entities
-    that multiply are refused by libxml2, any DTD by us.
+    that multiply are refused by libxml2, by us any DTD and what lxml takes quadratic time to look up: over 1000
+    attributes of one element, or namespaces in scope.
     """
     try:
         root = etree.fromstring(data if isinstance(data, bytes) else encoded(data), _parser())
@@ -25,6 +28,10 @@ def load_xml(data: bytes | str) -> etree._Element:
         raise ValueError("is not well-formed XML") from None
     if root.getroottree().docinfo.doctype:
         raise ValueError("has a DTD, which is not read")
+    if any(len(node.attrib) > _MAX_ATTRIBUTES for node in root.iter()):
+        raise ValueError(f"has an element with over {_MAX_ATTRIBUTES} attributes")
+    if _namespaces(root) > _MAX_NAMESPACES:
+        raise ValueError(f"has over {_MAX_NAMESPACES} namespaces in one place")
     return root
 
 
@@ -41,6 +48,15 @@ def has_no_xml(text: str) -> bool:
 def local_name(node: etree._Element) -> str:
     """The element's name without its namespace."""
     return etree.QName(node).localname
+
+
+def _namespaces(root: etree._Element) -> int:
+    """How many declarations of namespaces are in scope where most are."""
+    most = here = 0
+    for event, _ in etree.iterwalk(root, events=("start-ns", "end-ns")):
+        here += 1 if event == "start-ns" else -1
+        most = max(most, here)
+    return most
 
 
 def _parser() -> etree.XMLParser[etree._Element]:
