@@ -88,7 +88,7 @@ def test_what_comes_back_is_redacted() -> None:
 
 def test_a_password_that_xml_cannot_hold() -> None:
     with pytest.raises(IntegrationError) as caught:
-        sent(ENVELOPE_11 % "", digest=False, password="secret\x01")
+        sent(ENVELOPE_11 % "", digest=False, password="secret\ufffe")
     assert caught.value.code == ErrorCode.AUTH_ERROR
     assert "secret" not in str(caught.value)
 
