@@ -64,7 +64,7 @@ class MethodActivities:
                 raise IntegrationError(ErrorCode.VALIDATION_ERROR, "required key is missing", path="method")
             instance = await self._instances.for_call(call.scope, call.instance_id)
             compiled = await self._definitions.get(instance.definition_id)
-            ready = compiled.method(call.method)
+            ready = await compiled.ready(call.method)
             if call.on_auth_error != "wait" or instance.status not in WAITED_OUT:
                 require_connected(instance)
         except IntegrationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -95,6 +96,10 @@ class CompiledDefinition:
             f"{self.definition.name} {self.definition.version} has no method {name}",
             path="method",
         )
+
+    async def ready(self, name: str) -> CompiledMethod:
+        """The same, with the event loop free: a WSDL may take a second or two to compile."""
+        return self._methods.get(name) or await asyncio.to_thread(self.method, name)
 
 
 class CompiledDefinitions:

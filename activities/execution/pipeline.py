@@ -98,7 +98,7 @@ class MethodPipeline:
                 path="instanceId",
             )
         config = compiled.merged_config(instance.config)
-        return Target(instance, compiled, compiled.method(call.method or ""), config)
+        return Target(instance, compiled, await compiled.ready(call.method or ""), config)
 
     async def _run(self, call: MethodCall, attempt: Attempt, progress: Progress) -> MethodResult:
         target = progress.resolved
