@@ -99,7 +99,8 @@ class CompiledDefinition:
 
     async def ready(self, name: str) -> CompiledMethod:
         """The same, with the event loop free: a WSDL may take a second or two to compile."""
-        return self._methods.get(name) or await asyncio.to_thread(self.method, name)
+        known = self._methods.get(name)
+        return known if known is not None else await asyncio.to_thread(self.method, name)
 
 
 class CompiledDefinitions:
