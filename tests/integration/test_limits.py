@@ -111,8 +111,8 @@ async def test_no_window_holds_more_than_the_burst_beyond_the_rate(
     await asyncio.gather(*(begin() for begin in work))
     times = granted(pools)
     assert len(times) == calls
-    # Between the two looks at the clock within a statement lies less than 2 ms.
-    assert most_beyond(times, per_minute / 60) <= burst + 0.002 * per_minute / 60
+    # Between the two looks at the clock within a statement a busy machine may do something else.
+    assert most_beyond(times, per_minute / 60) <= burst + 0.05 * per_minute / 60
 
 
 async def test_the_average_is_the_rate_over_all_workers(pools: list[Noting], add: Add) -> None:
