@@ -30,6 +30,7 @@ from integration_service.activities.exchange import Exchange
 from integration_service.activities.execution.answers import Answers
 from integration_service.activities.execution.caching import ResponseCache
 from integration_service.activities.execution.compiled import CompiledDefinitions
+from integration_service.activities.execution.mapping import Mapping
 from integration_service.activities.execution.pagination import PageTokens
 from integration_service.activities.execution.pipeline import MethodPipeline
 from integration_service.activities.execution.recording import Recorder
@@ -123,9 +124,10 @@ class _Parts:
                 breakers=Breakers(BreakerRows(database)),
                 renewal=TokenRenewal(instances=instances, control_queue=control_queue(task_queue)),
                 waiting=Waiting(_SLOTS // 4),
+                paging=Waiting(_SLOTS // 4, longest=timedelta(hours=1)),
             ),
             answers=Answers(transforms),
-            transforms=transforms,
+            mapping=Mapping(transforms),
             cache=ResponseCache(responses),
             page_tokens=PageTokens(keyring),
             results=Results(large),

@@ -8,6 +8,7 @@ from temporalio import activity
 from temporalio.service import RPCError
 
 from integration_service.activities import auth
+from integration_service.activities.breaker_news import tell_of_breaker
 from integration_service.activities.connection_reader import ConnectionReader
 from integration_service.activities.exchange import Exchange
 from integration_service.activities.execution.attempt import Attempt
@@ -30,7 +31,7 @@ from integration_service.contracts.connections import (
 )
 from integration_service.contracts.credentials import parse_credential
 from integration_service.contracts.definitions import IntegrationAuthType, IntegrationDefinition
-from integration_service.contracts.errors import ErrorCode, IntegrationError, unexpected
+from integration_service.contracts.errors import ErrorCode, IntegrationError, to_application_error, unexpected
 from integration_service.contracts.instances import ConnectInstanceInput, IntegrationInstanceStatus
 from integration_service.storage.authorizations import Authorizations
 from integration_service.storage.cache import CachedResponses
@@ -153,9 +154,14 @@ class ConnectionActivities:
             if method is None:
                 return TestOutcome(tested=False)
             call = MethodCall(instance_id=instance.id, scope=instance.scope, method=method)
-            await self._pipeline.run(call, attempt, progress)
+            try:
+                await self._pipeline.run(call, attempt, progress)
+            finally:
+                await tell_of_breaker(progress)
         except IntegrationError as error:
-            raise failure(error, attempt=attempt, retry=progress.retry, repeatable=progress.repeatable) from None
+            if error.code == ErrorCode.CIRCUIT_OPEN:
+                raise to_application_error(error) from None  # whoever asks wants to know now
+            raise failure(error, attempt=attempt, progress=progress) from None
         except Exception as error:
             raise unexpected(error) from None
         return TestOutcome(tested=True)

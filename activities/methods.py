@@ -16,6 +16,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
+from integration_service.activities.breaker_news import tell_of_breaker
 from integration_service.activities.execution.attempt import Attempt
 from integration_service.activities.execution.compiled import CompiledDefinitions
 from integration_service.activities.execution.outcome import failure, is_throttle
@@ -23,7 +24,7 @@ from integration_service.activities.execution.pipeline import MethodPipeline
 from integration_service.activities.execution.target import Progress, require_connected
 from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, Park, Parked, ResolvedMethod
 from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError, to_application_error, unexpected
-from integration_service.contracts.instances import BreakerNews, IntegrationInstanceStatus, Observed
+from integration_service.contracts.instances import IntegrationInstanceStatus, Observed
 from integration_service.contracts.names import connection_workflow_id
 from integration_service.contracts.wire import parse
 from integration_service.storage.instances import Instances
@@ -118,7 +119,7 @@ class MethodActivities:
                 try:
                     return await self._pipeline.run(call, attempt, progress, definition=definition)
                 finally:
-                    await _tell_of_breaker(progress)
+                    await tell_of_breaker(progress)
         except IntegrationError as error:
             if attempt is None:
                 raise to_application_error(error) from None
@@ -128,9 +129,9 @@ class MethodActivities:
             raise unexpected(error) from None
 
     def _failure(self, error: IntegrationError, attempt: Attempt, progress: Progress) -> ApplicationError:
-        if not attempt.parks and is_throttle(error, progress.retry):
+        if not attempt.parks and is_throttle(error, progress):
             attempt.note_throttle(reserved="reserved" in error.details)
-        return failure(error, attempt=attempt, retry=progress.retry, repeatable=progress.repeatable)
+        return failure(error, attempt=attempt, progress=progress)
 
     async def _tell_owner(self, error: IntegrationError, progress: Progress) -> None:
         """Let the instance's workflow know that its credential is refused; it alone writes the status."""
@@ -145,17 +146,6 @@ class MethodActivities:
         # A terminated owner is no reason to fail differently: the call's own failure says what is wrong.
         with contextlib.suppress(RPCError):
             await owner.signal("observed", news)
-
-
-async def _tell_of_breaker(progress: Progress) -> None:
-    """Let the instance's workflow know that a breaker opened or closed: it shows it."""
-    change = progress.breaker_change
-    if change is None or progress.target is None:
-        return
-    news = BreakerNews(host=change.host, failures=change.failures, sends=change.sends, open_until=change.open_until)
-    owner = client().get_workflow_handle(connection_workflow_id(progress.target.instance.id))
-    with contextlib.suppress(RPCError):
-        await owner.signal("breaker_changed", news)
 
 
 def client() -> Client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ def _aware(value: datetime) -> datetime:
 Timestamp = Annotated[datetime, AfterValidator(_aware), PlainSerializer(format_time, return_type=str)]
 """An aware time; on the wire RFC 3339 UTC with milliseconds and ``Z``."""
 
+_MAX_ERRORS, _MAX_KEY, _MAX_PARTS = 10, 100, 20
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -119,12 +121,18 @@ def from_pydantic(
     error: ValidationError, *, at: str = "", code: ErrorCode = ErrorCode.VALIDATION_ERROR
 ) -> IntegrationError:
     """Turn pydantic's report into ours: paths and rules, no input values."""
+    # A failure that named every key of a large input would itself be too large for Temporal to carry.
+    items = itertools.islice(error.errors(include_url=False, include_input=False), _MAX_ERRORS)
     found = [
-        {"path": join_path(at, item["loc"]), "rule": _rule(item["type"]), "message": _sentence(dict(item))}
-        for item in error.errors(include_url=False, include_input=False)
+        {"path": join_path(at, _short(item["loc"])), "rule": _rule(item["type"]), "message": _sentence(dict(item))}
+        for item in items
     ]
     first = found[0]
     return IntegrationError(code, first["message"], path=first["path"], details={"errors": found})
+
+
+def _short(parts: Sequence[str | int]) -> list[str | int]:
+    return [part[:_MAX_KEY] if isinstance(part, str) else part for part in parts[:_MAX_PARTS]]
 
 
 def join_path(prefix: str, parts: Sequence[str | int]) -> str:

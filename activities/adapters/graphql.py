@@ -77,7 +77,7 @@ class GraphqlAdapter:
         if not errors:
             return Parsed(data, hold_back=cost_delay(answer))
         if data is None:
-            raise failure_of(answer, status=response.status)
+            raise failure_of(answer, status=response.status, may_have_acted=self._may_have_acted(answer))
         return Parsed(data, errors, hold_back=cost_delay(answer))
 
     def refusal(self, response: InboundResponse) -> IntegrationError | None:
@@ -93,7 +93,11 @@ class GraphqlAdapter:
             or not all(isinstance(error, dict) and isinstance(error.get("message"), str) for error in errors)
         ):
             return None
-        return failure_of(answer, status=response.status)
+        return failure_of(answer, status=response.status, may_have_acted=self._may_have_acted(answer))
+
+    def _may_have_acted(self, answer: dict[str, Any]) -> bool:
+        """Whether a mutation may have had an effect before its error: fields ran, or it is not told that none did."""
+        return not self.idempotent and ("data" in answer or any("path" in error for error in answer["errors"]))
 
 
 def _check_variables(document: GraphqlDocument, params: dict[str, Any], at: str) -> None:

@@ -22,22 +22,23 @@ _MAX_CODE = 100
 _MAX_PARTS = 20
 
 
-def failure_of(answer: JsonObject, *, status: int) -> IntegrationError:
+def failure_of(answer: JsonObject, *, status: int, may_have_acted: bool = False) -> IntegrationError:
     """The failure that an answer without data tells: RATE_LIMITED where every error is a throttle, AUTH_ERROR where
-    one says UNAUTHENTICATED, else GRAPHQL_ERROR. Details are ``{"errors", "data", "statusCode"}``; of the errors, at
-    most ten, only what identifies them and their own words, cut short."""
+    one says UNAUTHENTICATED, else GRAPHQL_ERROR; always that for a mutation that may have acted, since the other two
+    say that it may be sent again. Details are ``{"errors", "data", "statusCode"}``; of the errors, at most ten, only
+    what identifies them and their own words, cut short."""
     errors: list[Any] = answer["errors"]
     codes = {_upper(_code(error)) for error in errors}
     shown = [_shown(error) for error in errors[:_MAX_ERRORS]]
     details = {"errors": shown, "data": None, "statusCode": status}
-    if codes <= _THROTTLES:
+    if codes <= _THROTTLES and not may_have_acted:
         return IntegrationError(
             ErrorCode.RATE_LIMITED,
             "the upstream answers that too much is asked of it",
             details=details,
             retry_after=cost_delay(answer),
         )
-    if "UNAUTHENTICATED" in codes:
+    if "UNAUTHENTICATED" in codes and not may_have_acted:
         return IntegrationError(ErrorCode.AUTH_ERROR, "the upstream refuses the credential", details=details)
     count = "an error" if len(errors) == 1 else f"{len(errors)} errors"
     return IntegrationError(ErrorCode.GRAPHQL_ERROR, f"the upstream answered {count} and no data", details=details)

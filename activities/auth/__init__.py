@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote, quote_plus
@@ -36,6 +39,7 @@ _CHECK: dict[IntegrationAuthType, Callable[[DefinitionFile], None]] = {
     IntegrationAuthType.JWT: jwt.check,
     IntegrationAuthType.CUSTOM: custom.check,
 }
+_LOWER = re.compile("%[0-9A-F]{2}")
 SUPPORTED = frozenset({IntegrationAuthType.NONE, *_APPLY})
 """The kinds that this version can connect."""
 
@@ -88,7 +92,15 @@ def secret_texts(credential: CredentialPayload | None, *, sent: OutboundRequest 
         texts += username_token.sent_secrets(sent)
     spellings: dict[str, None] = {}
     for text in texts:
-        spellings |= dict.fromkeys((text, quote(text, safe=""), quote_plus(text), *basic.base64_spellings(text)))
+        percent = quote(text, safe="")
+        encoded = basic.base64_spellings(text)
+        spellings |= dict.fromkeys(
+            (
+                *(text, html.escape(text), html.escape(text, quote=False), json.dumps(text)[1:-1]),
+                *(percent, quote_plus(text), _LOWER.sub(lambda found: found[0].lower(), percent)),
+                *(*encoded, *(spelling.rstrip("=") for spelling in encoded)),
+            )
+        )
     # Longest first, so that a short one never leaves a piece of a long one standing.
     return tuple(sorted((text for text in spellings if text), key=len, reverse=True))
 

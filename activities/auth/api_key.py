@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from urllib.parse import quote
+from urllib.parse import quote, unquote_plus
 
 from integration_service.activities.auth.context import AuthContext
 from integration_service.activities.outbound.messages import OutboundRequest
@@ -15,9 +15,10 @@ def apply(request: OutboundRequest, credential: CredentialPayload, _: AuthContex
     key = _key(credential)
     if key.in_header:
         return request.with_secret_header(key.header_or_param, key.key)
-    separator = "&" if "?" in request.url else "?"
-    pair = f"{quote(key.header_or_param, safe='')}={quote(key.key, safe='')}"
-    return replace(request, url=f"{request.url}{separator}{pair}")
+    bare, query = (*request.url.split("?", 1), "")[:2]
+    kept = [pair for pair in query.split("&") if pair and unquote_plus(pair.partition("=")[0]) != key.header_or_param]
+    kept.append(f"{quote(key.header_or_param, safe='')}={quote(key.key, safe='')}")
+    return replace(request, url=f"{bare}?{'&'.join(kept)}")
 
 
 def secrets(credential: CredentialPayload) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class Answers:
             if error.code == ErrorCode.RATE_LIMITED and delay is None:
                 # A protocol may tell the throttle in its body, and the headers for how long.
                 delay = requested_delay(sent.response.headers, now=datetime.now(UTC))
-            raise _without(secrets, error, retry_after=delay) from None
+            raise _without(secrets, self._told_again(error, sent, target), retry_after=delay) from None
         data, _ = redact(parsed.data, secrets)
         errors, _ = redact(parsed.errors, secrets)
         return Parsed(data, errors=errors, hold_back=parsed.hold_back)
@@ -53,6 +53,22 @@ class Answers:
         if response.status == 401 and sent.credential is not None:
             raise _refused_credential(401)
         raise adapter.refusal(response) or await self._refused(sent, target)
+
+    def _told_again(self, error: IntegrationError, sent: Sent, target: Target) -> IntegrationError:
+        """The protocol's own failure, from a body without the credential's values: what is cut short of an upstream's
+        words could hold the beginning of one, which nobody would find."""
+        clean = sent.without_secrets()
+        if clean is sent.response or not error.details:
+            return error
+        try:
+            told = target.method.adapter.refusal(clean) if not sent.says_ok else None
+            if sent.says_ok:
+                target.method.adapter.parse(clean)
+        except IntegrationError as again:
+            told = again
+        if told is not None and told.code == error.code:
+            return told
+        return IntegrationError(error.code, error.message, path=error.path, details={"statusCode": clean.status})
 
     async def _refused(self, sent: Sent, target: Target) -> IntegrationError:
         status = sent.response.status

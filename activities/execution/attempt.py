@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio import activity
 
 from integration_service.contracts.calls import Continuation
+from integration_service.contracts.errors import Decision, IntegrationError
 from integration_service.contracts.names import execution_key
 
+_INSISTS_EVERY = timedelta(milliseconds=250)
+Done = TypeVar("Done")
 _FALLBACK_TIME = timedelta(seconds=60)
 FOR_THE_REST = timedelta(seconds=1)
 """Kept back from an attempt's time for what follows the send."""
@@ -72,6 +76,17 @@ class Attempt:
     def beat(self) -> None:
         """Tell Temporal that the call is alive; a place that was reserved is taken by now."""
         activity.heartbeat(self.throttles, False)
+
+    async def insist(self, work: Callable[[], Awaitable[Done]]) -> Done:
+        """Do what is left once the upstream has answered. An outage of ours is waited out here for as long as the
+        attempt lasts: a request is not repeated because something of ours was down."""
+        while True:
+            try:
+                return await work()
+            except IntegrationError as error:
+                if error.decision is not Decision.WAIT or self.time_left() < 2 * FOR_THE_REST:
+                    raise
+            await asyncio.sleep(_INSISTS_EVERY.total_seconds())
 
     def time_left(self) -> timedelta:
         """How long Temporal still waits for this attempt."""

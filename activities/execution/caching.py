@@ -240,7 +240,8 @@ def _encoded(result: MethodResult) -> bytes | None:
     if result.errors or result.result_ref is not None:
         return None
     wire = result.to_wire()
-    body = json.dumps({name: wire[name] for name in _STORED if name in wire}, separators=(",", ":")).encode()
+    kept = {name: wire[name] for name in _STORED if name in wire}
+    body = json.dumps(kept, separators=(",", ":"), ensure_ascii=False).encode()
     return body if len(body) <= MAX_RESULT_BYTES else None
 
 

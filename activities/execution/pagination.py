@@ -30,6 +30,8 @@ Evaluate = Callable[[str, str, Any], Awaitable[Any]]
 _LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[\w*-]+(?:\s*=\s*(?:"[^"]*"|[^\s",;]+))?)*)')
 _REL = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s",;]+))', re.IGNORECASE)
 _MAX_TOKEN = 16_384
+_MAX_POSITION = 8_000
+"""Of JSON: its token then stays below `_MAX_TOKEN`."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class Pages:
         return following
 
     def _named(self, position: Any) -> Page:
+        if isinstance(position, str) and len(json.dumps(position)) > _MAX_POSITION:
+            raise _malformed(f"what names the next page is over {_MAX_POSITION} bytes")
         try:
             return self.at(position)
         except IntegrationError:
@@ -157,15 +161,16 @@ class PageTokens:
     def __init__(self, provider: KeyProvider) -> None:
         self._provider = provider
 
-    async def seal(self, page: Page, *, instance_id: str, method: str) -> str:
-        envelope = await encrypt(self._provider, json.dumps(page.position).encode(), _context(instance_id, method))
+    async def seal(self, page: Page, *, owner: str, method: str) -> str:
+        """`owner` names whose token it is: an instance, or all that share a cached answer."""
+        envelope = await encrypt(self._provider, json.dumps(page.position).encode(), _context(owner, method))
         wire = [
             base64.b64encode(value).decode() if isinstance(value, bytes) else value
             for value in envelope.to_row().values()
         ]
         return base64.urlsafe_b64encode(json.dumps(wire, separators=(",", ":")).encode()).decode().rstrip("=")
 
-    async def open(self, token: Any, *, instance_id: str, method: str) -> Any:
+    async def open(self, token: Any, *, owner: str, method: str) -> Any:
         """The position. Raises IntegrationError VALIDATION_ERROR for a token that is not this method's."""
         try:
             if not isinstance(token, str) or len(token) > _MAX_TOKEN:
@@ -177,7 +182,7 @@ class PageTokens:
                 name: value if name in (*texts, *numbers) else base64.b64decode(value, validate=True)
                 for name, value in zip(names, wire, strict=True)
             }
-            opened = await decrypt(self._provider, Envelope.from_row(row), _context(instance_id, method))
+            opened = await decrypt(self._provider, Envelope.from_row(row), _context(owner, method))
             return json.loads(opened)
         except (ValueError, TypeError):
             pass
@@ -196,8 +201,8 @@ def next_link(header: str) -> str | None:
     return None
 
 
-def _context(instance_id: str, method: str) -> Context:
-    return Context("page", (instance_id, method))
+def _context(owner: str, method: str) -> Context:
+    return Context("page", (owner, method))
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -7,6 +7,8 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+from pydantic_core import to_json
+
 from integration_service.activities.adapters import Parsed
 from integration_service.activities.auth import authenticate
 from integration_service.activities.execution.answers import Answers
@@ -14,24 +16,22 @@ from integration_service.activities.execution.attempt import Attempt
 from integration_service.activities.execution.caching import ResponseCache
 from integration_service.activities.execution.compiled import CompiledDefinitions
 from integration_service.activities.execution.expiry import is_refused_as_expired
+from integration_service.activities.execution.mapping import Mapping
 from integration_service.activities.execution.pagination import Page, PageTokens
 from integration_service.activities.execution.recording import Recorder
-from integration_service.activities.execution.redaction import redact
 from integration_service.activities.execution.results import Results
 from integration_service.activities.execution.sending import Sender, Sent
 from integration_service.activities.execution.target import Progress, Target
 from integration_service.activities.outbound.messages import OutboundRequest
-from integration_service.activities.transforms import Transforms
 from integration_service.contracts.calls import MethodCall, MethodResult
 from integration_service.contracts.credentials import IntegrationCredential
-from integration_service.contracts.errors import UNEXPECTED, ErrorCode, IntegrationError
-from integration_service.contracts.wire import JsonObject, check_json
+from integration_service.contracts.errors import UNEXPECTED, Decision, ErrorCode, IntegrationError
+from integration_service.contracts.wire import JsonObject
 from integration_service.storage.cache_key import CacheKey
 from integration_service.storage.instances import Instances
 
 _BESIDE_THE_SENDS = timedelta(seconds=15)
-_TRANSFORM = timedelta(seconds=1)
-_A_LOT = 2 * 1024 * 1024
+_PAGE_REFUSALS = 3
 _MAX_PAGED_BYTES = 10 * 1024 * 1024
 
 
@@ -45,7 +45,7 @@ class MethodPipeline:
         definitions: CompiledDefinitions,
         sender: Sender,
         answers: Answers,
-        transforms: Transforms,
+        mapping: Mapping,
         cache: ResponseCache,
         page_tokens: PageTokens,
         results: Results,
@@ -55,7 +55,7 @@ class MethodPipeline:
         self._definitions = definitions
         self._sender = sender
         self._answers = answers
-        self._transforms = transforms
+        self._mapping = mapping
         self._cache = cache
         self._page_tokens = page_tokens
         self._results = results
@@ -80,8 +80,9 @@ class MethodPipeline:
             await asyncio.shield(self._recorder.record(call, attempt, progress, "CANCELLED"))
             raise
         except IntegrationError as error:
+            error = _final(error, progress)
             await self._recorder.record(call, attempt, progress, error.code)
-            raise
+            raise error from None
         except Exception:
             await self._recorder.record(call, attempt, progress, UNEXPECTED)
             raise
@@ -124,9 +125,7 @@ class MethodPipeline:
             return Page()
         if call.page is None:
             return pages.first()
-        position = await self._page_tokens.open(
-            call.page, instance_id=target.instance.id, method=target.method.method.name
-        )
+        position = await self._page_tokens.open(call.page, owner=_page_owner(target), method=target.method.method.name)
         return pages.at(position)
 
     async def _fetch(
@@ -139,7 +138,8 @@ class MethodPipeline:
     ) -> MethodResult:
         method = progress.resolved.method
         credential = await self._sender.fresh(attempt, progress, credential)
-        variables = await self._variables(call, progress.resolved)
+        variables = await self._mapping.variables(call, progress.resolved)
+        evaluate = self._mapping.evaluator(progress.resolved, attempt)
         items: list[Any] = []
         errors: list[Any] = []
         size, following = 0, None
@@ -148,19 +148,21 @@ class MethodPipeline:
             sent, parsed = await self._ask(call, attempt, progress, credential, variables, page)
             credential = sent.credential
             errors += parsed.errors or ()
-            data = await self._mapped(sent, parsed, progress.resolved)
+            data = await self._mapping.data(sent, parsed, progress.resolved, attempt)
             if method.pages is None:
                 break
-            found = await method.pages.items(data, self._evaluate)
+            found = await method.pages.items(data, evaluate)
             items += found
-            size += len(sent.response.body)
+            # A transform can make much of little.
+            size += max(len(sent.response.body), len(to_json(found)) + len(to_json(parsed.errors)))
             if size > _MAX_PAGED_BYTES:
                 raise IntegrationError(
                     ErrorCode.RESPONSE_TOO_LARGE, f"the pages are over {_MAX_PAGED_BYTES} bytes: ask for less"
                 )
             following = await method.pages.after(
-                page, items=len(found), body=parsed.data, response=sent.response, evaluate=self._evaluate
+                page, items=len(found), body=parsed.data, response=sent.response, evaluate=evaluate
             )
+            progress.pages_read += 1
             if following is None:
                 break
             page = following
@@ -184,6 +186,7 @@ class MethodPipeline:
         page: Page,
     ) -> tuple[Sent, Parsed]:
         """One page, with one refresh and one more send for a token that is refused: neither spends a try."""
+        refusals = 0
         while True:
             request = _request(call, attempt, progress.resolved, credential, variables | page.variables, page)
             sent = Sent(request, await self._sender.send(request, attempt, progress), credential)
@@ -195,6 +198,10 @@ class MethodPipeline:
                     progress.throttled = True
                     if error.retry_after is not None and sent.says_ok:
                         await self._sender.push(target, error.retry_after)  # the headers said nothing of it
+                    # Amid pages this one is asked for again: the call would begin anew at page one.
+                    if refusals < _PAGE_REFUSALS and await self._sender.waits(attempt, progress, error.retry_after):
+                        refusals += 1
+                        continue
                 mendable = target.is_renewable and _is_refused(error, sent, target)
                 if not (mendable and progress.renewing) or progress.renewed:
                     raise
@@ -204,40 +211,10 @@ class MethodPipeline:
                 await self._sender.push(progress.resolved, parsed.hold_back)
             return sent, parsed
 
-    async def _variables(self, call: MethodCall, target: Target) -> JsonObject:
-        transform = target.method.method.request_transform
-        if transform is None:
-            return call.params
-        at = f"{target.method.at}.requestTransform"
-        variables = await self._evaluate(transform, at, {"params": call.params, "config": target.config})
-        if not isinstance(variables, dict):
-            raise IntegrationError(ErrorCode.TRANSFORM_ERROR, "must give an object: the request's variables", path=at)
-        try:
-            check_json(variables)
-        except ValueError as error:
-            raise IntegrationError(ErrorCode.TRANSFORM_ERROR, f"gives {error}", path=at) from None
-        return variables
-
-    async def _mapped(self, sent: Sent, parsed: Parsed, target: Target) -> Any:
-        transform = target.method.method.response_transform
-        if transform is None:
-            return parsed.data
-        return await self._transforms.evaluate(
-            transform,
-            parsed.data,
-            at=f"{target.method.at}.responseTransform",
-            # A large body takes its time, and its caller waited for it.
-            within=_TRANSFORM + _TRANSFORM * (len(sent.response.body) / _A_LOT),
-            bindings={"status": sent.response.status, "headers": redact(dict(sent.response.headers), sent.secrets)[0]},
-        )
-
-    async def _evaluate(self, expression: str, at: str, data: Any) -> Any:
-        return await self._transforms.evaluate(expression, data, at=at)
-
     async def _token(self, following: Page | None, target: Target) -> str | None:
         if following is None:
             return None
-        return await self._page_tokens.seal(following, instance_id=target.instance.id, method=target.method.method.name)
+        return await self._page_tokens.seal(following, owner=_page_owner(target), method=target.method.method.name)
 
 
 def _request(
@@ -256,6 +233,14 @@ def _request(
     if (name := method.method.idempotency_header) is not None:
         request = request.with_header(name, call.idempotency_key or attempt.execution_key)
     return authenticate(request, credential, definition=target.compiled.definition, config=target.config)
+
+
+def _page_owner(target: Target) -> str:
+    """Whose a page's token is: the instance's, or all instances' that share a cached answer."""
+    cache = target.method.method.cache
+    if cache is None or cache.vary_by_instance:
+        return target.instance.id
+    return f"{target.instance.scope}/{target.instance.definition_id}"
 
 
 def _connection(credential: IntegrationCredential | None) -> JsonObject | None:
@@ -286,3 +271,15 @@ def _is_refused(error: IntegrationError, sent: Sent, target: Target) -> bool:
     if error.code != ErrorCode.AUTH_ERROR or target.oauth is None or not target.oauth.automatic:
         return False
     return sent.says_ok or is_refused_as_expired(sent.response, target.oauth)
+
+
+def _final(error: IntegrationError, progress: Progress) -> IntegrationError:
+    """The failure, unless it says to come again to one that must not: the upstream has answered, and an outage of ours
+    kept the answer from being handed over."""
+    if error.decision is not Decision.WAIT or progress.repeatable:
+        return error
+    return IntegrationError(
+        ErrorCode.OUTCOME_UNKNOWN,
+        f"the upstream answered {progress.status_code}, but its answer could not be handed over: {error.message}",
+        details={"statusCode": progress.status_code},
+    )

@@ -26,7 +26,7 @@ class Recorder:
         row = _row(call, attempt, progress, code)
         if row is None:
             return
-        settles = progress.intended and progress.outcome_known
+        settles = progress.intended and progress.outcome_known and code != ErrorCode.OUTCOME_UNKNOWN
         while True:
             try:
                 return await self._audit.record(row, settles_intent=settles)

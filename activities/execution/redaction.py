@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import to_json
 
 REDACTED = "[REDACTED]"
-_SHORTEST_INSIDE = 6
+SHORTEST_INSIDE = 6
 """Shorter secrets are replaced only where they are the whole text: inside, they would hit ordinary words."""
 
 
@@ -43,7 +43,7 @@ def _walk(data: Any, secrets: tuple[str, ...]) -> Any:
 def _bytes(encoded: str, secrets: tuple[str, ...]) -> str:
     raw = base64.b64decode(encoded)
     for secret in secrets:
-        if len(secret) >= _SHORTEST_INSIDE:
+        if len(secret) >= SHORTEST_INSIDE:
             raw = raw.replace(secret.encode(), REDACTED.encode())
     return base64.b64encode(raw).decode()
 
@@ -52,6 +52,6 @@ def _text(text: str, secrets: tuple[str, ...]) -> str:
     for secret in secrets:
         if text == secret:
             return REDACTED
-        if len(secret) >= _SHORTEST_INSIDE:
+        if len(secret) >= SHORTEST_INSIDE:
             text = text.replace(secret, REDACTED)
     return text

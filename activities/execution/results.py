@@ -55,7 +55,9 @@ class Results:
                     f"the result is {size} bytes as JSON, over {MAX_RESULT_BYTES}: ask for less, or call with "
                     'largeResult "reference"',
                 )
-            reference, data = await self._large.store(instance_id=target.instance.id, data=data), None
+            instance_id, body = target.instance.id, data
+            reference = await attempt.insist(lambda: self._large.store(instance_id=instance_id, data=body))
+            data = None
         return MethodResult(
             data=data,
             status_code=progress.status_code,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -11,6 +11,7 @@ from functools import cached_property
 from integration_service.activities.auth import secret_texts
 from integration_service.activities.execution.attempt import FOR_THE_REST, Attempt
 from integration_service.activities.execution.expiry import has_expired
+from integration_service.activities.execution.redaction import REDACTED, SHORTEST_INSIDE
 from integration_service.activities.execution.target import Progress, Target, require_connected
 from integration_service.activities.outbound.breaker import Breakers, has_failed, host_of
 from integration_service.activities.outbound.limits import RateLimiter, Waiting
@@ -43,6 +44,14 @@ class Sent:
         """Every spelling of the credential's values, as they could come back."""
         return secret_texts(self.credential, sent=self.request)
 
+    def without_secrets(self) -> InboundResponse:
+        """The response with the credential's values out of its body; the same one where it holds none."""
+        body = self.response.body
+        for secret in self.secrets:
+            if len(secret) >= SHORTEST_INSIDE:
+                body = body.replace(secret.encode(), REDACTED.encode())
+        return self.response if body == self.response.body else replace(self.response, body=body)
+
 
 class Sender:
     """Sends what an attempt builds. Holds what that needs; keeps nothing of it."""
@@ -57,6 +66,7 @@ class Sender:
         breakers: Breakers,
         renewal: TokenRenewal,
         waiting: Waiting,
+        paging: Waiting,
     ) -> None:
         self._credentials = credentials
         self._audit = audit
@@ -65,6 +75,7 @@ class Sender:
         self._breakers = breakers
         self._renewal = renewal
         self._waiting = waiting
+        self._paging = paging
 
     async def open(self, progress: Progress) -> IntegrationCredential | None:
         """The instance's credential.
@@ -132,6 +143,7 @@ class Sender:
         finally:
             progress.breaker_change = await self._breakers.note(admission, failed=failed) or progress.breaker_change
         if (delay := hold_back(response, now=datetime.now(UTC))) is not None:
+            progress.hold_until = time.monotonic() + delay.total_seconds()
             await self.push(target, delay)
         return response
 
@@ -156,16 +168,23 @@ class Sender:
             pause=target.instance.health.pause if first else None,
             reserved=first and attempt.reserved,
         )
-        if await self._waiting.sleep(place.wait):
+        if first and await self._waiting.sleep(place.wait):
             return
-        if not first and place.wait < attempt.time_left() - FOR_THE_REST:
-            return await asyncio.sleep(place.wait.total_seconds())
+        held = timedelta(seconds=progress.hold_until - time.monotonic())
+        if not first and await self.waits(attempt, progress, max(place.wait, held)):
+            return
         raise IntegrationError(
             ErrorCode.RATE_LIMITED,
             "the definition's rate limit is reached" if place.reserved else "the upstream asked for a pause",
             details={"reserved": place.reserved},
             retry_after=place.wait,
         )
+
+    async def waits(self, attempt: Attempt, progress: Progress, wait: timedelta | None) -> bool:
+        """Wait for a later page here; False where that is too long, or too many wait so already."""
+        if not progress.pages_read or wait is None or wait > attempt.time_left() - 2 * FOR_THE_REST:
+            return False
+        return await self._paging.sleep(wait)
 
     async def _intend(self, attempt: Attempt, target: Target, progress: Progress) -> None:
         if target.method.safe_to_repeat or progress.intended:

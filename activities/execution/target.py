@@ -56,6 +56,9 @@ class Progress:
     request_bytes: int = 0
     response_bytes: int = 0
     response: InboundResponse | None = None
+    pages_read: int = 0
+    hold_until: float = 0
+    """Until when the upstream asked for a pause, by the monotonic clock."""
     breaker_change: BreakerChange | None = None
     """A breaker that this attempt opened or closed."""
 

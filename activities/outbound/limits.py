@@ -33,7 +33,7 @@ ON CONFLICT (instance_id, method) DO UPDATE
 """
 _AT_ONCE = timedelta(0)
 _SPREAD_FROM, _SPREAD_TO = timedelta(seconds=1), timedelta(minutes=1)
-_WAITED_HERE = timedelta(seconds=1)
+WAITED_HERE = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,15 @@ class RateLimiter:
 class Waiting:
     """Short waits that keep their slot: at most `limit` at a time, so that sleepers never fill a worker."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, longest: timedelta = WAITED_HERE) -> None:
         self._free = limit
+        self._longest = longest
 
     async def sleep(self, wait: timedelta) -> bool:
-        """Wait here. False, at once, when it is over a second or too many wait already: go back and come again."""
+        """Wait here. False, at once, when it is over `longest` or too many wait already: go back, come again."""
         if wait <= _AT_ONCE:
             return True
-        if wait > _WAITED_HERE or self._free <= 0:
+        if wait > self._longest or self._free <= 0:
             return False
         self._free -= 1
         try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from weakref import WeakValueDictionary
 
 from integration_service.activities.transforms.child import Child
 from integration_service.activities.transforms.failure import failure, too_long
@@ -19,14 +21,18 @@ _QUEUE = timedelta(seconds=10)
 
 
 class Transforms:
-    """Evaluates expressions, one in each of its processes at a time; further callers queue, first come first served."""
+    """Evaluates expressions, one in each of its processes at a time; further callers queue, first come first served.
 
-    def __init__(self, *, processes: int = 2, queue: timedelta = _QUEUE) -> None:
+    Of one owner's, one is evaluated at a time: whoever evaluates what does not end holds up himself and one process.
+    """
+
+    def __init__(self, *, processes: int = 4, queue: timedelta = _QUEUE) -> None:
         self._processes = processes
         self._wait = queue
         self._children: list[Child] = []
         self._idle: asyncio.Queue[Child] = asyncio.Queue()
         self._restarts: set[asyncio.Task[None]] = set()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self) -> None:
         """Starts the processes. Raises IntegrationError UNAVAILABLE when one does not start."""
@@ -53,6 +59,7 @@ class Transforms:
         data: Any,
         *,
         at: str,
+        owner: str | None = None,
         bindings: Mapping[str, Any] | None = None,
         within: timedelta = _WITHIN,
         max_bytes: int = _MAX_BYTES,
@@ -62,20 +69,40 @@ class Transforms:
         Raises IntegrationError TRANSFORM_ERROR with path `at`, `details.reason` (a code of JSONata's, or TIMEOUT,
         MEMORY, TOO_LARGE, TOO_DEEP, TOO_LONG, NOT_JSON, REGEX, CRASHED, FAILED) and where it is known
         `details.position`; UNAVAILABLE when no process came free. `within` bounds the evaluation, not the queue.
+        `owner` names whose evaluation it is, such as an instance.
         """
         try:
             if too_long(expression):
                 raise Refusal("TOO_LONG")
             request = evaluate_request(expression, data, bindings=bindings or {}, within=within, max_bytes=max_bytes)
-            child = await self._take()
-            try:
-                return await child.ask(request, within=within, max_bytes=max_bytes)
-            finally:
-                self._give_back(child)
+            async with self._turn(owner):
+                child = await self._take()
+                try:
+                    return await child.ask(request, within=within, max_bytes=max_bytes)
+                finally:
+                    self._give_back(child)
         except Refusal as refusal:
             raise failure(
                 ErrorCode.TRANSFORM_ERROR, refusal.reason, expression=expression, at=at, position=refusal.position
             ) from None
+
+    @asynccontextmanager
+    async def _turn(self, owner: str | None) -> AsyncIterator[None]:
+        if owner is None:
+            yield
+            return
+        lock = self._turns.get(owner)
+        if lock is None:
+            lock = self._turns[owner] = asyncio.Lock()
+        try:
+            async with asyncio.timeout(self._wait.total_seconds()):
+                await lock.acquire()
+        except TimeoutError:
+            raise _busy() from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     async def _take(self) -> Child:
         idle = self._idle
@@ -83,7 +110,7 @@ class Transforms:
             async with asyncio.timeout(self._wait.total_seconds()):
                 child = await idle.get()
         except TimeoutError:
-            raise IntegrationError(ErrorCode.UNAVAILABLE, "every transform process is busy") from None
+            raise _busy() from None
         if child.alive:
             return child
         try:
@@ -108,6 +135,10 @@ class Transforms:
         with contextlib.suppress(IntegrationError):
             await _start(child)
         self._idle.put_nowait(child)
+
+
+def _busy() -> IntegrationError:
+    return IntegrationError(ErrorCode.UNAVAILABLE, "every transform process is busy")
 
 
 async def _start(child: Child) -> None:

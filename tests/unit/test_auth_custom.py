@@ -227,7 +227,7 @@ def test_no_value_survives_redaction(custom: dict[str, Any]) -> None:
 
 
 def test_truth_is_no_secret() -> None:
-    assert secret_texts(credential(flag=True, nothing=None, pin=0)) == tuple(sorted({"0", "MA=="}, key=len)[::-1])
+    assert secret_texts(credential(flag=True, nothing=None, pin=0)) == tuple(sorted({"0", "MA", "MA=="}, key=len)[::-1])
 
 
 @pytest.mark.parametrize(

@@ -150,23 +150,34 @@ def test_a_position_of_another_kind_is_refused(position: Any) -> None:
 @pytest.mark.parametrize("position", [40404, "abc=", "https://a.test/?key=k", 1.5])
 async def test_a_token_opens_for_its_own_method_only(position: Any) -> None:
     tokens = PageTokens(Keyring.load(generate_keyring()))
-    token = await tokens.seal(Page(position), instance_id=INSTANCE, method="list")
+    token = await tokens.seal(Page(position), owner=INSTANCE, method="list")
     assert str(position) not in token
-    assert await tokens.open(token, instance_id=INSTANCE, method="list") == position
+    assert await tokens.open(token, owner=INSTANCE, method="list") == position
     for instance, method in ((INSTANCE, "other"), ("another", "list")):
         with pytest.raises(IntegrationError) as caught:
-            await tokens.open(token, instance_id=instance, method=method)
+            await tokens.open(token, owner=instance, method=method)
         assert (caught.value.code, caught.value.path) == ("VALIDATION_ERROR", "page")
 
 
 @pytest.mark.parametrize("token", [None, 1, "", "e", "e30", "W10", "ä", "W10" * 10_000, "WzEsMiwzLDQsNSw2LDcsOF0", []])
 async def test_what_is_no_token_is_refused_in_words(token: Any) -> None:
     with pytest.raises(IntegrationError) as caught:
-        await PageTokens(Keyring.load(generate_keyring())).open(token, instance_id=INSTANCE, method="list")
+        await PageTokens(Keyring.load(generate_keyring())).open(token, owner=INSTANCE, method="list")
     assert (caught.value.code, caught.value.path) == ("VALIDATION_ERROR", "page")
 
 
 async def test_a_token_of_another_keyring_is_refused() -> None:
-    token = await PageTokens(Keyring.load(generate_keyring())).seal(Page(1), instance_id=INSTANCE, method="list")
+    token = await PageTokens(Keyring.load(generate_keyring())).seal(Page(1), owner=INSTANCE, method="list")
     with pytest.raises(IntegrationError, match="nextPage"):
-        await PageTokens(Keyring.load(generate_keyring())).open(token, instance_id=INSTANCE, method="list")
+        await PageTokens(Keyring.load(generate_keyring())).open(token, owner=INSTANCE, method="list")
+
+
+async def test_a_cursor_without_measure_is_the_upstreams_fault() -> None:
+    rules = pages(kind="cursor", param="after", next="end")
+    with pytest.raises(IntegrationError, match="over 8000 bytes"):
+        await following(rules, rules.first(), body={"end": "x" * 8_000})
+    longest = await following(rules, rules.first(), body={"end": "x" * 7_990})
+    assert longest is not None
+    tokens = PageTokens(Keyring.load(generate_keyring()))
+    token = await tokens.seal(longest, owner=INSTANCE, method="list")
+    assert await tokens.open(token, owner=INSTANCE, method="list") == "x" * 7_990
