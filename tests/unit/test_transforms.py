@@ -279,7 +279,7 @@ WORKER = f"""
 import asyncio, datetime
 from integration_service.activities.transforms import Transforms
 async def main():
-    transforms = Transforms()
+    transforms = Transforms(processes=2)
     await transforms.open()
     print(*(child.pid for child in transforms._children), flush=True)
     await transforms.evaluate({FOREVER!r}, None, at="x", within=datetime.timedelta(seconds=1))
@@ -292,8 +292,8 @@ def test_no_process_outlives_a_worker_that_was_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, env=environment) as worker:
         assert worker.stdout is not None
         children = [psutil.Process(int(pid)) for pid in worker.stdout.readline().split()]
-        assert len(children) == 2
         worker.kill()
+    assert len(children) == 2
     _, alive = psutil.wait_procs(children, timeout=20)
     assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
 
