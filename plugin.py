@@ -16,6 +16,7 @@ from typing import Any
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
+from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.converter import DataConverter
 from temporalio.plugin import SimplePlugin
@@ -26,6 +27,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from integration_service.activities.authorizations import AuthorizationActivities
 from integration_service.activities.connection_reader import ConnectionReader
 from integration_service.activities.connections import ConnectionActivities
+from integration_service.activities.events import EventActivities
 from integration_service.activities.exchange import Exchange
 from integration_service.activities.execution.answers import Answers
 from integration_service.activities.execution.caching import ResponseCache
@@ -36,8 +38,12 @@ from integration_service.activities.execution.pipeline import MethodPipeline
 from integration_service.activities.execution.recording import Recorder
 from integration_service.activities.execution.results import Results
 from integration_service.activities.execution.sending import Sender
+from integration_service.activities.keys import KeyActivities
+from integration_service.activities.maintenance import MaintenanceActivities
+from integration_service.activities.maintenance_schedule import ensure_maintenance_schedule
 from integration_service.activities.methods import MethodActivities
 from integration_service.activities.oauth.provider import Providers
+from integration_service.activities.openings import OpeningsInterceptor
 from integration_service.activities.outbound.breaker import Breakers
 from integration_service.activities.outbound.egress import EgressPolicy
 from integration_service.activities.outbound.limits import RateLimiter, Waiting
@@ -47,29 +53,42 @@ from integration_service.activities.revocations import Revocations
 from integration_service.activities.tokens import TokenActivities
 from integration_service.activities.transforms import Transforms
 from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.events import DELIVER_EVENTS, deliver_events_workflow_id
 from integration_service.contracts.names import SEARCH_ATTRIBUTES, connection_tests_queue, control_queue
 from integration_service.settings import Settings
 from integration_service.storage.audit import AuditLog
+from integration_service.storage.audit_chain import AuditChain
+from integration_service.storage.audit_partitions import AuditPartitions
+from integration_service.storage.audit_stats import AuditStats
 from integration_service.storage.authorizations import Authorizations
 from integration_service.storage.cache import CachedResponses
 from integration_service.storage.credentials import Credentials
 from integration_service.storage.database import Database
+from integration_service.storage.decrypt_log import DecryptLog
 from integration_service.storage.definitions import Definitions
+from integration_service.storage.deliveries import Deliveries
 from integration_service.storage.instances import Instances
+from integration_service.storage.key_rotation import MAIN, RESULTS, KeyRotation
 from integration_service.storage.large_results import LargeResults
+from integration_service.storage.leftovers import Leftovers
 from integration_service.storage.oauth_clients import OAuthClients
+from integration_service.storage.outbox import Outbox
 from integration_service.storage.refresh_intents import RefreshIntents
 from integration_service.storage.schema_version import check_schema_version
 from integration_service.storage.seal_keys import SealKeys
+from integration_service.storage.subscriptions import Subscriptions
 from integration_service.storage.upstream_health import BreakerRows
-from integration_service.storage.vault.keyring import Keyring
+from integration_service.storage.vault.key_file import open_keyring
 from integration_service.storage.waiters import Waiters
 from integration_service.workflows.connect_instance import ConnectInstance
+from integration_service.workflows.deliver_events import DeliverEvents
 from integration_service.workflows.execute_method import ExecuteMethod
+from integration_service.workflows.maintain_storage import MaintainStorage
 from integration_service.workflows.refresh_oauth import RefreshOAuth
+from integration_service.workflows.rotate_keys import RotateKeysWorkflow
 
 _NAME = "integration-service.IntegrationPlugin"
-_CONTROL_WORKFLOWS = (RefreshOAuth,)
+_CONTROL_WORKFLOWS = (RefreshOAuth, MaintainStorage, DeliverEvents, RotateKeysWorkflow)
 _CONNECTION_TESTS = 50
 """At once, in one process: upstreams that hang take no more places than that, and none of a refresh."""
 _WORKFLOWS = (ConnectInstance, ExecuteMethod, *_CONTROL_WORKFLOWS)
@@ -86,20 +105,28 @@ class _Parts:
     transport: Transport
     transforms: Transforms
     provider_transport: Transport
+    webhook_transport: Transport
     seal_keys: SealKeys
     methods: MethodActivities
     connections: ConnectionActivities
     authorizations: AuthorizationActivities
     tokens: TokenActivities
+    maintenance: MaintenanceActivities
+    keys: KeyActivities
+    openings: OpeningsInterceptor
+    events: EventActivities
 
     @classmethod
     def build(cls, settings: Settings, *, task_queue: str) -> _Parts:
         """Connects nothing. Raises IntegrationError when a setting is missing or the keyring cannot be read."""
         database = Database(settings.require("database_url"))
-        keyring = Keyring.load(settings.require("keyring"))
+        keyring, results_keyring = (
+            open_keyring(settings.require("keyring")),
+            open_keyring(settings.results_key_source()),
+        )
         policy = EgressPolicy(settings.egress_allow)
-        # Two pools: a token request never waits for a connection that slow calls hold.
-        transport, provider_transport = Transport(policy), Transport(policy)
+        # Pools of their own: a token request never waits for a connection that slow calls or receivers hold.
+        transport, provider_transport, webhook_transport = Transport(policy), Transport(policy), Transport(policy)
         instances, definitions = Instances(database), Definitions(database)
         credentials, seal_keys = Credentials(database, keyring), SealKeys(database, keyring)
         compiled = CompiledDefinitions(definitions)
@@ -112,7 +139,7 @@ class _Parts:
         exchange = Exchange(providers=providers, credentials=credentials, revocations=revocations)
         reader = ConnectionReader(definitions=compiled, credentials=credentials)
         audit, transforms = AuditLog(database), Transforms()
-        large = LargeResults(database, Keyring.load(settings.results_key_source()), public_url=settings.public_url)
+        large = LargeResults(database, results_keyring, public_url=settings.public_url)
         pipeline = MethodPipeline(
             instances=instances,
             definitions=compiled,
@@ -138,6 +165,7 @@ class _Parts:
             transport=transport,
             transforms=transforms,
             provider_transport=provider_transport,
+            webhook_transport=webhook_transport,
             seal_keys=seal_keys,
             methods=MethodActivities(pipeline=pipeline, instances=instances, definitions=compiled, waiters=waiters),
             connections=ConnectionActivities(
@@ -162,6 +190,16 @@ class _Parts:
                 public_url=settings.public_url,
                 return_urls=settings.return_urls,
             ),
+            keys=KeyActivities(KeyRotation(database, {MAIN: keyring, RESULTS: results_keyring})),
+            openings=OpeningsInterceptor(DecryptLog(database)),
+            maintenance=MaintenanceActivities(
+                partitions=AuditPartitions(database),
+                chain=AuditChain(database),
+                stats=AuditStats(database),
+                leftovers=Leftovers(database),
+                breakers=BreakerRows(database),
+                retention=settings.audit_retention,
+            ),
             tokens=TokenActivities(
                 instances=instances,
                 credentials=credentials,
@@ -170,6 +208,12 @@ class _Parts:
                 providers=providers,
                 revocations=revocations,
                 control_queue=control_queue(task_queue),
+            ),
+            events=EventActivities(
+                outbox=Outbox(database),
+                deliveries=Deliveries(database),
+                subscriptions=Subscriptions(database, keyring),
+                transport=webhook_transport,
             ),
         )
 
@@ -194,6 +238,14 @@ class _Parts:
             self.tokens.refresh,
             self.tokens.start,
             self.tokens.revoke,
+            self.maintenance.prepare,
+            self.maintenance.seal,
+            self.maintenance.drop,
+            self.maintenance.sweep,
+            self.keys.list_wrapped,
+            self.keys.rewrap,
+            self.keys.count_left,
+            self.events.deliver,
         ]
 
     @property
@@ -207,7 +259,7 @@ class _Parts:
             stack.push_async_callback(self.database.close)
             await check_schema_version(self.database)
             await self.seal_keys.ensure()
-            for transport in (self.transport, self.provider_transport):
+            for transport in (self.transport, self.provider_transport, self.webhook_transport):
                 await transport.open()
                 stack.push_async_callback(transport.close)
             await self.transforms.open()
@@ -246,6 +298,7 @@ class IntegrationPlugin(SimplePlugin):
             raise ValueError("an IntegrationPlugin serves one worker: make another for another worker")
         self._parts = _Parts.build(self._settings or Settings.from_environment(), task_queue=config["task_queue"])
         self.activities = self._parts.method_activities
+        self.interceptors = [self._parts.openings]
         config = super().configure_worker(config)
         config["client"] = _speaking_pydantic(config["client"])
         return config
@@ -263,6 +316,7 @@ class IntegrationPlugin(SimplePlugin):
                 activities=parts.control_activities,
                 workflows=_CONTROL_WORKFLOWS,
                 workflow_runner=_passing_through(None),
+                interceptors=[parts.openings],
                 # Many, and each waits on the network.
                 max_concurrent_activities=500,
                 # Longer than a token request may last: an answer that is on its way is stored.
@@ -272,9 +326,12 @@ class IntegrationPlugin(SimplePlugin):
                 worker.client,
                 task_queue=connection_tests_queue(worker.task_queue),
                 activities=parts.test_activities,
+                interceptors=[parts.openings],
                 max_concurrent_activities=_CONNECTION_TESTS,
             )
             async with control, tests:
+                await ensure_maintenance_schedule(worker.client, task_queue=control_queue(worker.task_queue))
+                await _ensure_events_are_delivered(worker.client, worker.task_queue)
                 await super().run_worker(worker, next)
 
 
@@ -299,6 +356,17 @@ def _passing_through(runner: WorkflowRunner | None) -> WorkflowRunner:
     if not isinstance(runner, SandboxedWorkflowRunner):
         return runner or SandboxedWorkflowRunner()
     return dataclasses.replace(runner, restrictions=runner.restrictions.with_passthrough_modules(*_PASSED_THROUGH))
+
+
+async def _ensure_events_are_delivered(client: Client, task_queue: str) -> None:
+    """Start `DeliverEvents` unless it runs: whichever worker is first does it."""
+    await client.start_workflow(
+        DELIVER_EVENTS,
+        id=deliver_events_workflow_id(task_queue),
+        task_queue=control_queue(task_queue),
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary="delivers events to those who subscribe",
+    )
 
 
 async def _ensure_search_attributes(client: Client) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -18,6 +19,8 @@ _PREFIX = "INTEGRATIONS_"
 _LISTS = ("egress_allow", "return_urls", "gateway_tokens")
 # What a Bearer header can carry (RFC 6750 §2.1), and too long to be guessed.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{32,}=*")
+
+_DAYS = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
 
 def temporal_config(environment: Mapping[str, str] | None = None) -> ClientConnectConfig:
@@ -38,6 +41,8 @@ class Settings(BaseModel):
     `gateway_tokens`, secrets too, are what callers fetch large results with: comma-separated, any of them will do.
     `results_keyring` is the key set that large results are encrypted under, for workers and the gateway: with one of
     its own, the gateway can open no credential. Without it they are under `keyring`, which the gateway then needs.
+
+    `audit_retention` is how long rows of the execution log are kept, in days; they go by whole months.
     """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
@@ -51,6 +56,16 @@ class Settings(BaseModel):
     gateway_listen: str = "127.0.0.1:8700"
     gateway_tokens: tuple[str, ...] = Field(default=(), repr=False)
     results_keyring: str = Field(default="", repr=False)
+    audit_retention: timedelta = timedelta(days=400)
+
+    @field_validator("audit_retention", mode="before")
+    @classmethod
+    def _days(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        if not _DAYS.fullmatch(given):
+            raise ValueError("must be a number of days, at least 1")
+        return timedelta(days=int(given))
 
     @field_validator("gateway_tokens")
     @classmethod

@@ -10,6 +10,7 @@ import click
 from integration_service.cli.audit import audit
 from integration_service.cli.call import call
 from integration_service.cli.definition import definition
+from integration_service.cli.events import events
 from integration_service.cli.instance import instance
 from integration_service.cli.keys import keys
 from integration_service.cli.output import print_error, wants_json
@@ -26,7 +27,7 @@ def integrations() -> None:
     """Durable, safe calls to other companies' APIs, on Temporal and Postgres."""
 
 
-for _command in (demo, dev, worker, gateway, migrate, definition, instance, call, result, keys, audit, schema):
+for _command in (demo, dev, worker, gateway, migrate, definition, instance, call, result, keys, audit, events, schema):
     integrations.add_command(_command)
 
 

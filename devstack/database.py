@@ -12,6 +12,8 @@ from integration_service.devstack.waiting import until
 
 ROLE = "integrations"
 DATABASE = "integrations"
+# Only the superuser makes roles; what each may do is for the migrations to say.
+_GROUPS = ("owner", "registry", "worker", "gateway", "audit_writer", "audit_reader", "maintenance")
 _ANSWER_S = 5
 
 
@@ -41,6 +43,11 @@ async def provide_database(cluster: Cluster) -> None:
                 "ALTER ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {}"
             ).format(role, sql.Literal(verifier))
         )
+        for group in _GROUPS:
+            name = f"integrations_{group}"
+            found = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name])
+            if await found.fetchone() is None:
+                await connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)))
         found = await connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
         if await found.fetchone() is None:
             await connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, role))

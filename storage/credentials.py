@@ -15,8 +15,10 @@ from integration_service.contracts.credentials import (
     IntegrationCredential,
 )
 from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.events import refreshed_draft
 from integration_service.storage.claim import Claim, use_up
 from integration_service.storage.database import Database
+from integration_service.storage.outbox import drafts_parameter, ordered_events
 from integration_service.storage.vault.envelope import ENVELOPE_COLUMNS, Context, Envelope, decrypt, encrypt
 from integration_service.storage.vault.keyring import KeyProvider
 
@@ -120,8 +122,9 @@ class Credentials:
         The generation is part of what the secret is bound to, so it is read first and the write is a
         compare-and-set on it. `expected` is the generation that must still be the current one, 0 for none. The
         write ends the token request that was under way. `renewal` says that nobody gave anything new: the epoch
-        stays. With `claim` it uses up that authorization, or fails. Raises IntegrationError VERSION_CONFLICT with both
-        generations when another writer came between, INSTANCE_NOT_FOUND, or what `use_up` raises.
+        stays, and an event tells of it. With `claim` it uses up that authorization, or fails. Raises IntegrationError
+        VERSION_CONFLICT with both generations when another writer came between, INSTANCE_NOT_FOUND, or what `use_up`
+        raises.
         """
         before = await self._standing(instance_id)
         current = before["generation"] or 0
@@ -139,9 +142,24 @@ class Credentials:
         envelope = await encrypt(self._provider, plaintext, StoredCredential(row).context)
         statement = f"""WITH written AS ({_UPDATE if current else _INSERT}),
                      ended AS (DELETE FROM integrations.refresh_intents
-                                WHERE instance_id = %(instance_id)s AND EXISTS (SELECT FROM written))
+                                WHERE instance_id = %(instance_id)s AND EXISTS (SELECT FROM written)),
+                     renewed AS (
+                         SELECT i.id AS instance_id, i.scope, d.name AS definition
+                           FROM written
+                           JOIN integrations.instances i ON i.id = %(instance_id)s
+                           JOIN integrations.definitions d ON d.id = i.definition_id),
+                     {ordered_events("renewed")}
                 SELECT generation FROM written"""
-        values = {**row, **_in_clear(payload), "renewable": renewable, "renewal": renewal, **envelope.to_row()}
+        clear = _in_clear(payload)
+        events = [refreshed_draft(clear["expires_at"], row["generation"])] if renewal else []
+        values = {
+            **row,
+            **clear,
+            **envelope.to_row(),
+            "renewable": renewable,
+            "renewal": renewal,
+            "events": drafts_parameter(events),
+        }
         if claim is None:
             written = await self._database.one(statement, values)
         else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import select
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Self
 
@@ -28,6 +29,23 @@ _OPTIONS = {
 }
 # The pool retries on its own and says so at WARNING for each try; callers already get UNAVAILABLE.
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+
+_scope: ContextVar[str | None] = ContextVar("scope", default=None)
+_SET_SCOPE = b"SELECT set_config('integrations.scope', %s, true)"
+
+
+@contextmanager
+def within_scope(scope: str) -> Iterator[None]:
+    """Inside, `one`, `all` and `transaction` tell the database on whose behalf they are: its row-level security then
+    lets no row of another scope through, whatever a statement asks. Outside, statements see every scope.
+
+    It costs no round trip, lasts for one transaction, and so is safe behind a pooler.
+    """
+    token = _scope.set(scope)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
 
 
 class Database:
@@ -80,20 +98,40 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection inside a transaction that commits when the block ends."""
-        async with self.connection() as connection, connection.transaction():
+        scope = _scope.get()
+        async with self.connection() as connection, AsyncExitStack() as opened:
+            if scope is None:
+                await opened.enter_async_context(connection.transaction())
+            else:
+                async with connection.pipeline():
+                    await opened.enter_async_context(connection.transaction())
+                    await connection.execute(_SET_SCOPE, (scope,))
             yield connection
 
     async def one(self, query: str, parameters: dict[str, Any]) -> DictRow | None:
         """The first row of a single statement, or None."""
-        async with self.connection() as connection:
-            cursor = await connection.execute(query.encode(), parameters)
+        async with self._statement(query, parameters) as cursor:
             return await cursor.fetchone() if cursor.description else None
 
     async def all(self, query: str, parameters: dict[str, Any] | None = None) -> list[DictRow]:
         """Every row of a single statement."""
-        async with self.connection() as connection:
-            cursor = await connection.execute(query.encode(), parameters)
+        async with self._statement(query, parameters) as cursor:
             return await cursor.fetchall()
+
+    @asynccontextmanager
+    async def _statement(
+        self, query: str, parameters: dict[str, Any] | None
+    ) -> AsyncIterator[psycopg.AsyncCursor[DictRow]]:
+        scope = _scope.get()
+        async with self.connection() as connection:
+            if scope is None:
+                yield await connection.execute(query.encode(), parameters)
+                return
+            # What is sent up to one Sync is one transaction, and one round trip.
+            async with connection.pipeline():
+                await connection.execute(_SET_SCOPE, (scope,))
+                cursor = await connection.execute(query.encode(), parameters)
+            yield cursor
 
 
 def _is_dead(connection: Connection) -> bool:

@@ -10,6 +10,7 @@ from psycopg.errors import UniqueViolation
 
 from integration_service.contracts.definitions import IntegrationDefinition
 from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.events import EventDraft, EventType, status_events
 from integration_service.contracts.instances import (
     ConnectInstanceInput,
     InstanceError,
@@ -20,6 +21,7 @@ from integration_service.contracts.names import is_canonical_uuid
 from integration_service.contracts.wire import JsonObject
 from integration_service.storage.credentials import CREDENTIAL_COLUMNS, StoredCredential
 from integration_service.storage.database import Database
+from integration_service.storage.outbox import drafts_parameter, ordered_events
 from integration_service.storage.upstream_health import HEALTH_COLUMNS, HEALTH_JOIN, UpstreamHealth
 
 _SELECT = """
@@ -31,6 +33,7 @@ SELECT i.id, i.definition_id, i.name, i.config, i.status, i.error, i.created_at,
   LEFT JOIN integrations.instance_usage u ON u.instance_id = i.id
 """
 _READ = _SELECT.format(source="integrations.instances")
+_DELETED = EventDraft(EventType.DISCONNECTED, {"reason": "DELETED"})
 _CREDENTIAL = ", ".join(f"c.{name} AS credential_{name}" for name in CREDENTIAL_COLUMNS)
 
 
@@ -166,9 +169,11 @@ class Instances:
     ) -> IntegrationInstance:
         """Write what changed, if the row still has the version that `instance` was read with.
 
-        CONNECTED stamps `lastConnectedAt` when it is entered. Raises IntegrationError VERSION_CONFLICT with both
+        CONNECTED stamps `lastConnectedAt` when it is entered. The same statement writes the events of a changed
+        status: the row's version vouches for the status before. Raises IntegrationError VERSION_CONFLICT with both
         versions, or INSTANCE_NOT_FOUND.
         """
+        events = status_events(instance.status, status, error=error, error_before=instance.error)
         row = await self._database.one(
             f"""WITH written AS (
                   UPDATE integrations.instances
@@ -177,9 +182,14 @@ class Instances:
                          last_connected_at = CASE WHEN %(status)s = 'CONNECTED' AND status <> 'CONNECTED'
                                                   THEN now() ELSE last_connected_at END
                    WHERE id = %(id)s AND version = %(version)s
-               RETURNING *)
+               RETURNING *),
+               changed AS (
+                  SELECT w.id AS instance_id, w.scope, d.name AS definition
+                    FROM written w JOIN integrations.definitions d ON d.id = w.definition_id),
+               {ordered_events("changed")}
                {_SELECT.format(source="written")}""",
             {
+                "events": drafts_parameter(events),
                 "id": instance.id,
                 "version": instance.version,
                 "status": status.value,
@@ -199,13 +209,19 @@ class Instances:
         )
 
     async def delete(self, instance_id: str) -> None:
-        """Erase an instance with all that hangs on it; the name is free again, audit rows stay."""
+        """Erase an instance with all that hangs on it; the name is free again, audit rows and events stay."""
         async with self._database.transaction() as connection:
-            for statement in (
-                "DELETE FROM vault.credentials WHERE instance_id = %s",
-                "DELETE FROM integrations.instances WHERE id = %s",
-            ):
-                await connection.execute(statement.encode(), (instance_id,))
+            await connection.execute(b"DELETE FROM vault.credentials WHERE instance_id = %s", (instance_id,))
+            await connection.execute(
+                f"""WITH gone AS (DELETE FROM integrations.instances WHERE id = %(id)s RETURNING *),
+                    ended AS (
+                        SELECT g.id AS instance_id, g.scope, d.name AS definition
+                          FROM gone g JOIN integrations.definitions d ON d.id = g.definition_id
+                         WHERE g.status <> 'DISCONNECTED' AND g.last_connected_at IS NOT NULL),
+                    {ordered_events("ended")}
+                    SELECT 1""".encode(),
+                {"id": instance_id, "events": drafts_parameter([_DELETED])},
+            )
 
 
 def not_found(reference: str) -> IntegrationError:

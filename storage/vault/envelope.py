@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.storage.vault.keyring import KeyProvider, KeyRef
+from integration_service.storage.vault.openings import note_opening
 
 ENVELOPE_VERSION = 1
 SUITE = 1
@@ -82,18 +83,42 @@ async def encrypt(provider: KeyProvider, plaintext: bytes, context: Context) -> 
 
 
 async def decrypt(provider: KeyProvider, envelope: Envelope, context: Context) -> bytes:
-    """Open an envelope in its context. Raises IntegrationError INTEGRITY_ERROR or KEY_UNAVAILABLE."""
+    """Open an envelope in its context, and note it for the log of decrypts.
+
+    Raises IntegrationError INTEGRITY_ERROR or KEY_UNAVAILABLE, and UNAVAILABLE when the log cannot be written.
+    """
     if (envelope.envelope_version, envelope.suite) != (ENVELOPE_VERSION, SUITE):
         raise _broken("is in no format that this version knows")
     bound = context.encoded()
-    data_key = await provider.unwrap(KeyRef(envelope.key_id, envelope.key_version), envelope.wrapped_key, bound)
+    ref = KeyRef(envelope.key_id, envelope.key_version)
+    data_key = await provider.unwrap(ref, envelope.wrapped_key, bound)
     key, commitment = _derive(data_key)
     if not hmac.compare_digest(commitment, envelope.commitment):
         raise _broken("does not match its key commitment")
     try:
-        return AESGCM(key).decrypt(envelope.nonce, envelope.ciphertext, bound)
+        plaintext = AESGCM(key).decrypt(envelope.nonce, envelope.ciphertext, bound)
     except (InvalidTag, ValueError):
         raise _broken("does not open: it was changed, or belongs to another row") from None
+    await note_opening(context.kind, context.parts, ref)
+    return plaintext
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """A data key as a row holds it: the key-encryption key's name and the wrapped bytes."""
+
+    key: KeyRef
+    wrapped_key: bytes
+
+
+async def rewrap(provider: KeyProvider, wrapped: Wrapped, context: Context) -> Wrapped:
+    """The same data key under the provider's active key: the payload stays as it is, and closed.
+
+    Raises IntegrationError INTEGRITY_ERROR or KEY_UNAVAILABLE.
+    """
+    bound = context.encoded()
+    data_key = await provider.unwrap(wrapped.key, wrapped.wrapped_key, bound)
+    return Wrapped(*await provider.wrap(data_key, bound))
 
 
 def _derive(data_key: bytes) -> tuple[bytes, bytes]:

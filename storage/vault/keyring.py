@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.wire import format_time
 
+VARIABLE = "INTEGRATIONS_KEYRING"
+KEY_BYTES = 32
 _NONCE_BYTES = 12
-_KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,17 @@ class KeyRef:
     key_id: str
     version: int
 
+    def __str__(self) -> str:
+        return f"{self.key_id}:{self.version}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``<id>:<version>``. Raises IntegrationError VALIDATION_ERROR."""
+        key_id, _, version = text.rpartition(":")
+        if not key_id or not version.isascii() or not version.isdigit():
+            raise IntegrationError(ErrorCode.VALIDATION_ERROR, "a key is named by its id and version, as kek-1:2")
+        return cls(key_id, int(version))
+
 
 class KeyProvider(Protocol):
     """Wraps data keys. A KMS or Vault transit engine can stand here: keys need not leave it."""
@@ -35,6 +47,10 @@ class KeyProvider(Protocol):
     @property
     def active(self) -> KeyRef:
         """The key that new data keys are wrapped under."""
+
+    @property
+    def refs(self) -> tuple[KeyRef, ...]:
+        """The keys that it can unwrap with."""
 
     async def wrap(self, data_key: bytes, bound: bytes) -> tuple[KeyRef, bytes]:
         """Wrap under the active key; `bound` plus the key's name is authenticated."""
@@ -60,14 +76,14 @@ class Keyring:
 
         Raises IntegrationError VALIDATION_ERROR; it never quotes the text, which may be a key.
         """
-        text = source if source.lstrip().startswith("{") else _read(Path(source))
+        text = source if is_inline(source) else _read(Path(source))
         try:
             return cls._parse(json.loads(text))
         except (ValueError, KeyError, TypeError):
             raise IntegrationError(
                 ErrorCode.VALIDATION_ERROR,
                 'not a key set; `integrations keys generate` makes one: {"active", "keys"}',
-                path="INTEGRATIONS_KEYRING",
+                path=VARIABLE,
             ) from None
 
     @classmethod
@@ -76,13 +92,17 @@ class Keyring:
         for entry in data["keys"]:
             key = base64.b64decode(entry["key"], validate=True)
             ref = _ref(entry)
-            if len(key) != _KEY_BYTES or ref in keys:
+            if len(key) != KEY_BYTES or ref in keys:
                 raise ValueError
             keys[ref] = key
         active = _ref(data["active"])
         if active not in keys:
             raise ValueError
         return cls(active=active, keys=keys)
+
+    @property
+    def refs(self) -> tuple[KeyRef, ...]:
+        return tuple(self.keys)
 
     async def wrap(self, data_key: bytes, bound: bytes) -> tuple[KeyRef, bytes]:
         nonce = secrets.token_bytes(_NONCE_BYTES)
@@ -92,15 +112,22 @@ class Keyring:
     async def unwrap(self, ref: KeyRef, wrapped: bytes, bound: bytes) -> bytes:
         key = self.keys.get(ref)
         if key is None:
-            raise IntegrationError(
-                ErrorCode.KEY_UNAVAILABLE,
-                f"the keyring holds no key {ref.key_id} version {ref.version}",
-            )
+            raise key_not_held(ref)
         nonce, sealed = wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:]
         try:
             return AESGCMSIV(key).decrypt(nonce, sealed, _bound(ref, bound))
         except (InvalidTag, ValueError):
             raise IntegrationError(ErrorCode.INTEGRITY_ERROR, "a wrapped data key does not open") from None
+
+
+def is_inline(source: str) -> bool:
+    """Whether a keyring's source is the key set itself, and no path."""
+    return source.lstrip().startswith("{")
+
+
+def key_not_held(ref: KeyRef) -> IntegrationError:
+    """KEY_UNAVAILABLE for a key."""
+    return IntegrationError(ErrorCode.KEY_UNAVAILABLE, f"the keyring holds no key {ref.key_id} version {ref.version}")
 
 
 def generate_keyring() -> str:
@@ -109,7 +136,7 @@ def generate_keyring() -> str:
     key = {"id": f"kek-{secrets.token_hex(8)}", "version": 1}
     entry = {
         **key,
-        "key": base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode(),
+        "key": base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode(),
         "createdAt": format_time(datetime.now(UTC)),
     }
     return json.dumps({"active": key, "keys": [entry]}, indent=2) + "\n"
@@ -137,12 +164,10 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise IntegrationError(
-            ErrorCode.VALIDATION_ERROR, "the keyring is no text", path="INTEGRATIONS_KEYRING"
-        ) from None
+        raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the keyring is no text", path=VARIABLE) from None
     except OSError as error:
         raise IntegrationError(
-            ErrorCode.VALIDATION_ERROR, f"cannot read the keyring: {error.strerror}", path="INTEGRATIONS_KEYRING"
+            ErrorCode.VALIDATION_ERROR, f"cannot read the keyring: {error.strerror}", path=VARIABLE
         ) from None
 
 

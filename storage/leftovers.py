@@ -1,0 +1,45 @@
+"""What nobody will ask for again: expired, orphaned or idle rows, deleted in batches that lock few of them."""
+
+from __future__ import annotations
+
+from integration_service.storage.database import Database
+
+BATCH = 1_000
+
+_LEFT_OVER = {
+    "integrations.response_cache": """expires_at < clock_timestamp()
+        AND (claimed_until IS NULL OR claimed_until < clock_timestamp())""",
+    "integrations.large_results": "expires_at < clock_timestamp()",
+    # Who comes late is told so for a day.
+    "vault.authorizations": "expires_at < clock_timestamp() - interval '1 day'",
+    # Nobody tries a call again after so long; until then the row says that it may have been sent.
+    "integrations.send_intents": "created_at < now() - interval '90 days'",
+    # A call that still waits looks by itself every five minutes.
+    "integrations.waiters": "created_at < now() - interval '30 days'",
+    # A bucket that has run full again is as good as none.
+    "integrations.rate_buckets": """empty_at < now() - interval '1 hour'
+        AND (paused_until IS NULL OR paused_until < now())""",
+}
+
+
+class Leftovers:
+    """The rows of one database that may go."""
+
+    def __init__(self, database: Database, *, batch: int = BATCH) -> None:
+        self._database = database
+        self._batch = batch
+
+    async def sweep(self) -> tuple[dict[str, int], bool]:
+        """Delete up to a batch from each table: how many by table, and whether there may be more."""
+        deleted = {}
+        for table, condition in _LEFT_OVER.items():
+            row = await self._database.one(
+                f"""WITH gone AS (
+                        DELETE FROM {table} WHERE ctid = ANY (ARRAY(
+                            SELECT ctid FROM {table} WHERE {condition} LIMIT {self._batch} FOR UPDATE SKIP LOCKED))
+                        RETURNING 1)
+                    SELECT count(*) AS rows FROM gone""",
+                {},
+            )
+            deleted[table] = int(row["rows"]) if row else 0
+        return deleted, any(count >= self._batch for count in deleted.values())
