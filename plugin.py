@@ -138,6 +138,7 @@ class _Parts:
         revocations = Revocations(instances=instances, providers=providers)
         exchange = Exchange(providers=providers, credentials=credentials, revocations=revocations)
         reader = ConnectionReader(definitions=compiled, credentials=credentials)
+        outbox = Outbox(database)
         audit, transforms = AuditLog(database), Transforms()
         large = LargeResults(database, results_keyring, public_url=settings.public_url)
         pipeline = MethodPipeline(
@@ -198,7 +199,9 @@ class _Parts:
                 stats=AuditStats(database),
                 leftovers=Leftovers(database),
                 breakers=BreakerRows(database),
+                decrypts=DecryptLog(database),
                 retention=settings.audit_retention,
+                notify=outbox.audit_news,
             ),
             tokens=TokenActivities(
                 instances=instances,
@@ -210,7 +213,7 @@ class _Parts:
                 control_queue=control_queue(task_queue),
             ),
             events=EventActivities(
-                outbox=Outbox(database),
+                outbox=outbox,
                 deliveries=Deliveries(database),
                 subscriptions=Subscriptions(database, keyring),
                 transport=webhook_transport,

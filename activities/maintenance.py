@@ -29,6 +29,7 @@ from integration_service.storage.audit_chain import AuditChain
 from integration_service.storage.audit_months import month_of
 from integration_service.storage.audit_partitions import AuditPartitions
 from integration_service.storage.audit_stats import AuditStats
+from integration_service.storage.decrypt_log import DecryptLog
 from integration_service.storage.leftovers import Leftovers
 from integration_service.storage.upstream_health import BreakerRows
 
@@ -58,6 +59,7 @@ class MaintenanceActivities:
         stats: AuditStats,
         leftovers: Leftovers,
         breakers: BreakerRows,
+        decrypts: DecryptLog,
         retention: timedelta,
         notify: Notify = _nobody,
     ) -> None:
@@ -66,6 +68,7 @@ class MaintenanceActivities:
         self._stats = stats
         self._leftovers = leftovers
         self._breakers = breakers
+        self._decrypts = decrypts
         self._retention = retention
         self._notify = notify
 
@@ -122,6 +125,7 @@ class MaintenanceActivities:
         """Delete what nobody will ask for again, up to so many batches."""
         async with typed():
             await self._breakers.delete_stale()
+            await self._decrypts.prune(self._retention)
             total: dict[str, int] = {}
             more = True
             for _ in range(_SWEEPS_AT_ONCE):

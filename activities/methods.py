@@ -27,6 +27,7 @@ from integration_service.contracts.errors import Decision, ErrorCode, Integratio
 from integration_service.contracts.instances import IntegrationInstanceStatus, Observed
 from integration_service.contracts.names import connection_workflow_id
 from integration_service.contracts.wire import parse
+from integration_service.storage.database import within_scope
 from integration_service.storage.instances import Instances
 from integration_service.storage.waiters import Waiters
 
@@ -115,11 +116,13 @@ class MethodActivities:
         try:
             call, continuation, definition = _read(arguments)
             attempt = Attempt.current(continuation)
-            async with _heartbeats(attempt):
-                try:
-                    return await self._pipeline.run(call, attempt, progress, definition=definition)
-                finally:
-                    await tell_of_breaker(progress)
+            # The input of a dynamic activity is raw to what stands around it: here the scope is known first.
+            with within_scope(call.scope):
+                async with _heartbeats(attempt):
+                    try:
+                        return await self._pipeline.run(call, attempt, progress, definition=definition)
+                    finally:
+                        await tell_of_breaker(progress)
         except IntegrationError as error:
             if attempt is None:
                 raise to_application_error(error) from None

@@ -21,7 +21,8 @@ from integration_service.storage.deliveries import Deliveries, ReplayFilter
 from integration_service.storage.instances import Instances
 from integration_service.storage.outbox import Outbox
 from integration_service.storage.subscriptions import Subscriptions
-from integration_service.storage.vault.keyring import Keyring
+from integration_service.storage.vault.key_file import open_keyring
+from integration_service.storage.vault.keyring import KeyProvider
 
 _SUBSCRIPTIONS = ("id", "scope", "target", "eventTypes", "definition", "instanceId", "enabled", "disabledReason")
 _EVENTS = ("time", "type", "subject", "sequence", "id")
@@ -195,8 +196,8 @@ async def replay(
     print_object({"deliveries": count, "dryRun": dry_run}, as_json=session.as_json)
 
 
-def _keyring(session: Session) -> Keyring:
-    return Keyring.load(session.settings.require("keyring"))
+def _keyring(session: Session) -> KeyProvider:
+    return open_keyring(session.settings.require("keyring"))
 
 
 async def _instance_id(database: Database, scope: str, reference: str | None) -> str | None:

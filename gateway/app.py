@@ -20,7 +20,7 @@ from integration_service.settings import Settings, temporal_config
 from integration_service.storage.database import Database
 from integration_service.storage.large_results import LargeResults
 from integration_service.storage.seal_keys import current_seal_key
-from integration_service.storage.vault.keyring import Keyring
+from integration_service.storage.vault.key_file import open_keyring
 
 _EVERY_METHOD = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 
@@ -36,7 +36,7 @@ def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None
     connections = Connections(temporal or temporal_config())
     oauth = Callback(database, connections, return_urls=settings.return_urls)
     results = Results(
-        LargeResults(database, Keyring.load(settings.results_key_source())) if settings.gateway_tokens else None,
+        LargeResults(database, open_keyring(settings.results_key_source())) if settings.gateway_tokens else None,
         tokens=settings.gateway_tokens,
     )
 

@@ -10,7 +10,10 @@ from typing import Any
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.storage.database import Database
+from integration_service.storage.decrypt_log import INSERT_DECRYPTS, decrypt_parameters
 from integration_service.storage.execution import COLUMNS, Execution
+from integration_service.storage.outbox import method_events
+from integration_service.storage.vault.openings import Opening, Openings, current_openings
 
 LANES = 2
 """So many statements at once: while one waits for the disk, the other's rows are on their way."""
@@ -28,8 +31,10 @@ WITH given AS MATERIALIZED (
 ), execution AS (
     INSERT INTO audit.executions ({_NAMES})
     SELECT {_NAMES} FROM given ORDER BY execution_key, attempt
-    ON CONFLICT DO NOTHING
-), intent AS (
+    ON CONFLICT DO NOTHING RETURNING scheduled_at, execution_key, attempt
+), written AS (
+    SELECT given.* FROM given JOIN execution USING (scheduled_at, execution_key, attempt)
+), {method_events("written")}, decrypts AS ({INSERT_DECRYPTS}), intent AS (
     DELETE FROM integrations.send_intents
      WHERE execution_key = ANY (ARRAY(SELECT execution_key FROM given WHERE settles_intent))
 )
@@ -52,6 +57,9 @@ class _Waiting:
     settles_intent: bool
     committed: asyncio.Future[None]
     context: Context = field(default_factory=copy_context)
+    openings: Openings | None = field(default_factory=current_openings)
+    opened: list[Opening] = field(default_factory=list)
+    """The secrets that the call opened: their rows share its commit."""
 
 
 class AuditWriter:
@@ -70,6 +78,8 @@ class AuditWriter:
         UNAVAILABLE the row may be there, and writing it again gives one row.
         """
         waiting = _Waiting(execution, settles_intent, asyncio.get_running_loop().create_future())
+        if waiting.openings is not None:
+            waiting.opened = waiting.openings.take()
         self._waiting.append(waiting)
         if self._lanes < LANES:
             self._open_lane()
@@ -123,10 +133,13 @@ class AuditWriter:
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:
+    if waiting.openings is not None:
+        waiting.openings.give_back(waiting.opened)
     if not waiting.committed.done():
         waiting.committed.set_exception(error)
 
 
 def _values(batch: list[_Waiting]) -> dict[str, list[Any]]:
     columns = {name: [getattr(one.execution, name) for one in batch] for name in COLUMNS}
-    return {**columns, "settles_intent": [one.settles_intent for one in batch]}
+    opened = decrypt_parameters([opening for one in batch for opening in one.opened])
+    return {**columns, "settles_intent": [one.settles_intent for one in batch], **opened}

@@ -19,7 +19,9 @@ from integration_service.contracts.events import (
     event_source,
     sequence_text,
 )
+from integration_service.contracts.maintenance import SEALED
 from integration_service.contracts.names import DEFAULT_SCOPE
+from integration_service.contracts.wire import JsonObject
 from integration_service.storage.database import Database
 
 MATCHES = """(s.enabled AND (s.all_scopes OR s.scope = e.scope) AND e.type LIKE ANY (s.type_patterns)
@@ -104,6 +106,11 @@ class Outbox:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def audit_news(self, kind: str, data: JsonObject) -> None:
+        """Write what maintenance says of the execution log: that it was sealed, or what is wrong with it."""
+        event = EventType.AUDIT_SEALED if kind == SEALED else EventType.AUDIT_ALERT
+        await self.publish(EventDraft(event, {"kind": kind, **data}), subject="audit")
 
     async def publish(
         self, draft: EventDraft, *, subject: str, scope: str = DEFAULT_SCOPE, only_if_wanted: bool = False

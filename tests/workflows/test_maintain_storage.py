@@ -39,6 +39,7 @@ from integration_service.storage.audit_months import after, month_of
 from integration_service.storage.audit_partitions import AuditPartitions
 from integration_service.storage.audit_stats import AuditStats
 from integration_service.storage.database import Database
+from integration_service.storage.decrypt_log import DecryptLog
 from integration_service.storage.leftovers import Leftovers
 from integration_service.storage.upstream_health import BreakerRows
 from integration_service.workflows.maintain_storage import MaintainStorage
@@ -57,6 +58,7 @@ def maintenance(database: Database, **changes: Any) -> MaintenanceActivities:
         "stats": AuditStats(database),
         "leftovers": Leftovers(database),
         "breakers": BreakerRows(database),
+        "decrypts": DecryptLog(database),
         "retention": timedelta(days=400),
         **changes,
     }

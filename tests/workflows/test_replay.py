@@ -49,7 +49,14 @@ async def test_a_stored_history_replays(path: Path) -> None:
 
 
 def test_there_is_a_stored_history_of_every_workflow() -> None:
-    assert {path.stem.split("-")[0] for path in _STORED} == {"ConnectInstance", "ExecuteMethod", "RefreshOAuth"}
+    assert {path.stem.split("-")[0] for path in _STORED} == {
+        "ConnectInstance",
+        "DeliverEvents",
+        "ExecuteMethod",
+        "MaintainStorage",
+        "RefreshOAuth",
+        "RotateKeys",
+    }
 
 
 @pytest.mark.parametrize("path", _STORED, ids=lambda path: path.stem)

@@ -143,6 +143,8 @@ BEGIN
         ('worker', 'USAGE ON SCHEMA integrations, vault, audit'),
         ('worker', 'SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA integrations, vault'),
         ('worker', 'INSERT ON audit.executions, audit.decrypts'),
+        -- What a write of a row that was there already is told apart by.
+        ('worker', 'SELECT (scheduled_at, execution_key, attempt) ON audit.executions'),
         ('worker', 'USAGE ON ALL SEQUENCES IN SCHEMA integrations, vault, audit'),
 
         ('gateway', 'USAGE ON SCHEMA integrations, vault'),
