@@ -1,8 +1,7 @@
-"""Rate limits, one bucket per instance and method for all workers: GCRA in Postgres by one upsert.
+"""Rate limits, one bucket per instance and method for all workers: GCRA in Postgres, one statement a call.
 
-The generic cell rate algorithm (ITU-T I.371) keeps one time per bucket, when it would be empty again. Each call moves
-it on by one interval, and so takes a place in the order of arrival: what it is told to wait, it need ask no second
-time. Places of callers that went away are lost, which errs on the side of the upstream. All times are the database's.
+Each call takes a place in the order of arrival, and is told when to come back; whoever comes back late, after an outage
+or behind a backlog, takes his turn at the send (`storage.rate_buckets` tells how).
 """
 
 from __future__ import annotations
@@ -14,23 +13,8 @@ from datetime import timedelta
 
 from integration_service.contracts.definitions import RateLimits
 from integration_service.storage.database import Database
+from integration_service.storage.rate_buckets import Ask, RateBuckets
 
-# From the instances, so that one that was deleted meanwhile gets no row instead of an error.
-_RESERVE = """
-INSERT INTO integrations.rate_buckets AS bucket (instance_id, method, empty_at)
-SELECT id, %(method)s, clock_timestamp() + %(interval)s FROM integrations.instances WHERE id = %(instance_id)s
-ON CONFLICT (instance_id, method) DO UPDATE
-   SET empty_at = greatest(bucket.empty_at, clock_timestamp()) + %(interval)s
-RETURNING empty_at - %(interval)s - %(tolerance)s AS at, clock_timestamp() AS now
-"""
-_PUSH = """
-INSERT INTO integrations.rate_buckets AS bucket (instance_id, method, empty_at, paused_until)
-SELECT id, %(method)s, clock_timestamp() + %(delay)s + %(tolerance)s, clock_timestamp() + %(delay)s
-  FROM integrations.instances WHERE id = %(instance_id)s
-ON CONFLICT (instance_id, method) DO UPDATE
-   SET empty_at = greatest(bucket.empty_at, excluded.empty_at),
-       paused_until = greatest(bucket.paused_until, excluded.paused_until)
-"""
 _AT_ONCE = timedelta(0)
 _SPREAD_FROM, _SPREAD_TO = timedelta(seconds=1), timedelta(minutes=1)
 WAITED_HERE = timedelta(seconds=1)
@@ -38,7 +22,7 @@ WAITED_HERE = timedelta(seconds=1)
 
 @dataclass(frozen=True)
 class Place:
-    """When a call may send. `reserved` says that it need not ask again once `wait` is over."""
+    """When a call may send, or come again. `reserved` says that it has its turn in the queue when it does."""
 
     wait: timedelta = _AT_ONCE
     reserved: bool = False
@@ -48,7 +32,7 @@ class RateLimiter:
     """Reserves places. `requestsPerMinute` is the pace, `burstLimit` (1 without it) how many may come at once."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._buckets = RateBuckets(database)
 
     async def place(
         self,
@@ -68,25 +52,23 @@ class RateLimiter:
         if limits is None:
             return Place(_spread(pause)) if pause else Place()
         if reserved and not pause:
-            return Place()
-        return Place(await self.reserve(instance_id, method, limits), reserved=True)
+            return await self._asked(self._buckets.take, instance_id, method, limits)
+        return await self._asked(self._buckets.reserve, instance_id, method, limits)
 
     async def reserve(self, instance_id: str, method: str, limits: RateLimits) -> timedelta:
         """Take the next place; returns how long it is until then, 0 for at once."""
+        return (await self._asked(self._buckets.reserve, instance_id, method, limits)).wait
+
+    async def _asked(self, ask: Ask, instance_id: str, method: str, limits: RateLimits) -> Place:
         interval, tolerance = _pace(limits)
-        row = await self._database.one(
-            _RESERVE,
-            {"instance_id": instance_id, "method": method, "interval": interval, "tolerance": tolerance},
-        )
-        wait: timedelta = row["at"] - row["now"] if row else _AT_ONCE
-        return max(wait, _AT_ONCE)
+        turn = await ask(instance_id, method, interval=interval, tolerance=tolerance, here=WAITED_HERE)
+        # None: the instance is gone, or a crash of the database emptied the buckets.
+        return Place(max(turn, _AT_ONCE), reserved=True) if turn is not None else Place()
 
     async def push(self, instance_id: str, method: str, limits: RateLimits | None, delay: timedelta) -> None:
         """Let all workers know that the upstream asked for a wait: no place before it is over."""
         tolerance = _pace(limits)[1] if limits else _AT_ONCE
-        await self._database.one(
-            _PUSH, {"instance_id": instance_id, "method": method, "delay": delay, "tolerance": tolerance}
-        )
+        await self._buckets.push(instance_id, method, delay=delay, tolerance=tolerance)
 
 
 class Waiting:

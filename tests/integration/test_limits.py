@@ -169,18 +169,41 @@ async def test_a_method_without_limits_waits_for_a_pause_spread_out_and_asks_not
 
 
 async def test_a_reserved_place_is_good_until_a_pause_takes_it(pools: list[Noting], add: Add) -> None:
-    instance_id, limits = await add(), RateLimits(requests_per_minute=60)
+    instance_id, limits = await add(), RateLimits(requests_per_minute=30)
     limiter = RateLimiter(pools[0])
     assert await limiter.place(instance_id, "get", limits) == Place(reserved=True)
     second = await limiter.place(instance_id, "get", limits)
-    assert second.wait > timedelta(milliseconds=900)
-    before = pools[0].statements
-    assert await limiter.place(instance_id, "get", limits, reserved=True) == Place()
-    assert pools[0].statements == before
+    assert timedelta(seconds=1.9) < second.wait <= timedelta(seconds=2)
+    await asyncio.sleep(second.wait.total_seconds())
+    assert (await limiter.place(instance_id, "get", limits, reserved=True)).wait < timedelta(milliseconds=20)
     await limiter.push(instance_id, "get", limits, FIVE_SECONDS)
     again = await limiter.place(instance_id, "get", limits, pause=FIVE_SECONDS, reserved=True)
     assert again.reserved
     assert again.wait > timedelta(seconds=4.5)
+
+
+async def test_those_who_come_back_late_do_not_send_all_at_once(pools: list[Noting], add: Add) -> None:
+    """Places passed while nobody could take them: what is sent keeps to the limit all the same, and nobody starves."""
+    instance_id, limits = await add(), RateLimits(requests_per_minute=1200, burst_limit=5)
+    limiters = [RateLimiter(pool) for pool in pools]
+    first = await asyncio.gather(*(limiters[number % 4].place(instance_id, "get", limits) for number in range(100)))
+    sent = [0.0 for place in first if place.wait <= timedelta(seconds=1)]
+    late = len(first) - len(sent)
+    began = asyncio.get_running_loop().time()
+    longest = max(place.wait for place in first)
+    await asyncio.sleep(longest.total_seconds())
+
+    async def come_back(number: int) -> float:
+        limiter = limiters[number % 4]
+        while True:
+            place = await limiter.place(instance_id, "get", limits, reserved=True)
+            await asyncio.sleep(place.wait.total_seconds())
+            if place.wait <= timedelta(seconds=1):
+                return asyncio.get_running_loop().time() - began
+
+    times = sorted(await asyncio.gather(*(come_back(number) for number in range(late))))
+    assert most_beyond(times, 20) <= 5 + 2  # waking up takes a moment now and then
+    assert times[-1] - times[0] < 2 * late / 20
 
 
 async def test_a_deleted_instance_is_no_error(pools: list[Noting]) -> None:

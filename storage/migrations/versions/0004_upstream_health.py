@@ -8,8 +8,14 @@ branch_labels = None
 depends_on = None
 
 PAUSES = """
--- Until when the upstream asked that nothing be sent.
-ALTER TABLE integrations.rate_buckets ADD COLUMN paused_until timestamptz;
+ALTER TABLE integrations.rate_buckets
+    -- When the bucket of those that have sent, or are about to, would be empty again; of those that came back late;
+    -- and whether the last one to ask may send.
+    ADD COLUMN sent_at timestamptz NOT NULL DEFAULT 'epoch',
+    ADD COLUMN late_at timestamptz NOT NULL DEFAULT 'epoch',
+    ADD COLUMN took boolean NOT NULL DEFAULT true,
+    -- Until when the upstream asked that nothing be sent.
+    ADD COLUMN paused_until timestamptz;
 """
 
 BREAKERS = """
