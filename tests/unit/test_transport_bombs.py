@@ -38,8 +38,12 @@ async def transport() -> AsyncIterator[Transport]:
 @asynccontextmanager
 async def raw_server(answer: Answer) -> AsyncIterator[str]:
     """Reads a request's head and lets `answer` write; closes when that returns, or the other side is gone."""
+    serving: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.add(task)
         try:
             await reader.readuntil(b"\r\n\r\n")
             await answer(writer)
@@ -50,6 +54,10 @@ async def raw_server(answer: Answer) -> AsyncIterator[str]:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        # From 3.12 on a server's end waits for its connections, and some answers never end.
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
 
 def squeezed(size: int, *, wbits: int = 31, filler: bytes = bytes(MIB)) -> bytes:
