@@ -63,6 +63,7 @@ async def main():
     async with (
         Worker(client, task_queue=queue, workflows=[Nothing], activities=[nothing]),
         Worker(client, task_queue=queue + "-control", workflows=[Nothing], activities=[nothing]),
+        Worker(client, task_queue=queue + "-control-tests", activities=[nothing]),
     ):
         await stop.wait()
 

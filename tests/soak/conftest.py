@@ -1,7 +1,8 @@
-"""Heavy proofs: whole by `make soak`, and in a short form in every run."""
+"""Heavy proofs: whole by `make soak`, in a short form by `SOAK=1 pytest tests/soak`; a few of them in every run."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -16,10 +17,21 @@ from tests.soak.workers import Workers
 Provide = Callable[..., Awaitable[Identity]]
 Measured = Callable[[str], None]
 _measured: list[str] = []
+_IN_EVERY_RUN = ("test_cache_misses.py", "test_effects.py")
+"""All short forms together take ten minutes, which a run has not."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="the heavy proofs whole: they need hours, not minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("SOAK") or config.getoption("--soak", default=False):
+        return
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.path.name not in _IN_EVERY_RUN:
+            item.add_marker(pytest.mark.skip(reason="a heavy proof: make soak"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
