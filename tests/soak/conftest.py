@@ -17,7 +17,7 @@ from tests.soak.workers import Workers
 Provide = Callable[..., Awaitable[Identity]]
 Measured = Callable[[str], None]
 _measured: list[str] = []
-_IN_EVERY_RUN = ("test_cache_misses.py", "test_effects.py")
+_IN_EVERY_RUN = ("test_effects.py",)
 """All short forms together take ten minutes, which a run has not."""
 
 
