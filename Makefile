@@ -6,7 +6,7 @@ test: ## everything, as README says
 fast: ## without what needs minutes
 	uv run pytest -m "not slow"
 
-soak: ## the heavy proofs whole: most of an hour; docs/reliability.md has the figures
+soak: ## the heavy proofs whole: hours; docs/reliability.md has the figures
 	SOAK=1 uv run pytest tests/soak tests/workflows/test_refresh_oauth.py --soak
 
 lint:

@@ -14,6 +14,8 @@ from collections.abc import Awaitable
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from psycopg.rows import DictRow
+
 from integration_service.storage.database import Database
 
 _NOW = "statement_timestamp()"
@@ -76,16 +78,7 @@ class RateBuckets:
         self, instance_id: str, method: str, /, *, interval: timedelta, tolerance: timedelta, here: timedelta
     ) -> timedelta | None:
         """A caller that comes for the first time."""
-        row = await self._database.one(
-            _RESERVE,
-            {
-                "instance_id": instance_id,
-                "method": method,
-                "interval": interval,
-                "tolerance": tolerance,
-                "here": here,
-            },
-        )
+        row = await self._ask(_RESERVE, instance_id, method, interval=interval, tolerance=tolerance, here=here)
         if row is None:
             return None
         now: datetime = row["now"]
@@ -99,16 +92,7 @@ class RateBuckets:
         self, instance_id: str, method: str, /, *, interval: timedelta, tolerance: timedelta, here: timedelta
     ) -> timedelta | None:
         """A caller that comes back at its time, or later."""
-        row = await self._database.one(
-            _TAKE,
-            {
-                "instance_id": instance_id,
-                "method": method,
-                "interval": interval,
-                "tolerance": tolerance,
-                "here": here,
-            },
-        )
+        row = await self._ask(_TAKE, instance_id, method, interval=interval, tolerance=tolerance, here=here)
         if row is None:
             return None
         at: datetime = row["send_at"] if row["took"] else row["come_at"]
@@ -120,3 +104,6 @@ class RateBuckets:
         await self._database.one(
             _PUSH, {"instance_id": instance_id, "method": method, "delay": delay, "tolerance": tolerance}
         )
+
+    async def _ask(self, statement: str, instance_id: str, method: str, **durations: timedelta) -> DictRow | None:
+        return await self._database.one(statement, {"instance_id": instance_id, "method": method, **durations})

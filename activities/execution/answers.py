@@ -89,7 +89,9 @@ class Answers:
         try:
             # Without the credential's values before it is cut: a piece of one would not be found again.
             body, _ = redact(parse_body(sent.response), sent.secrets)
-            words = await self._transforms.evaluate(expression, body, at="errorMessage", within=_WORDS_TIME)
+            words = await self._transforms.evaluate(
+                expression, body, at="errorMessage", owner=target.instance.id, within=_WORDS_TIME
+            )
         except IntegrationError:
             return None  # the status is the failure, not what could not be read of it
         if words is None:

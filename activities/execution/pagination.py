@@ -8,9 +8,10 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
+from integration_service.activities.outbound.transport import is_same_origin
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.pagination import (
     CursorPagination,
@@ -51,10 +52,9 @@ class Page:
             return request
         try:
             url = urljoin(request.url, self.url)
-            stays = _origin(url) == _origin(request.url)
         except ValueError:
-            stays = False
-        if not stays:
+            url = ""
+        if not is_same_origin(url, request.url):
             raise _malformed("the link to the next page leads to another origin")
         return replace(request, url=url.partition("#")[0])
 
@@ -203,11 +203,6 @@ def next_link(header: str) -> str | None:
 
 def _context(owner: str, method: str) -> Context:
     return Context("page", (owner, method))
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _malformed(message: str) -> IntegrationError:

@@ -195,7 +195,7 @@ class MethodPipeline:
             except IntegrationError as error:
                 target = progress.resolved
                 if error.code == ErrorCode.RATE_LIMITED:
-                    progress.throttled = True
+                    progress.without_effect = True
                     if error.retry_after is not None and sent.says_ok:
                         await self._sender.push(target, error.retry_after)  # the headers said nothing of it
                     # Amid pages this one is asked for again: the call would begin anew at page one.
@@ -205,6 +205,7 @@ class MethodPipeline:
                 mendable = target.is_renewable and _is_refused(error, sent, target)
                 if not (mendable and progress.renewing) or progress.renewed:
                     raise
+                progress.without_effect = True
                 credential = await self._sender.renew(attempt, progress)
                 continue
             if parsed.hold_back is not None:

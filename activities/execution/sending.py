@@ -128,7 +128,7 @@ class Sender:
         try:
             await self._intend(attempt, target, progress)
             progress.request_bytes += len(request.body or b"")
-            progress.maybe_sent, progress.response, progress.throttled = True, None, False
+            progress.maybe_sent, progress.response, progress.without_effect = True, None, False
             response = progress.response = await self._transport.send(request, within=within)
             progress.response_bytes += len(response.body)
             failed = has_failed(response)

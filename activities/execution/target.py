@@ -51,8 +51,8 @@ class Progress:
     intended: bool = False
     renewed: bool = False
     maybe_sent: bool = False
-    throttled: bool = False
-    """The last answer refused the request for coming too soon: it had no effect."""
+    without_effect: bool = False
+    """The last answer refused the request, for coming too soon or for its token: it had no effect."""
     request_bytes: int = 0
     response_bytes: int = 0
     response: InboundResponse | None = None
@@ -80,8 +80,8 @@ class Progress:
 
     @property
     def repeatable(self) -> bool:
-        """Whether the request may be sent again: safe by nature, never sent, or refused by a throttle."""
-        return self.target is None or self.target.method.safe_to_repeat or not self.maybe_sent or self.throttled
+        """Whether the request may be sent again: safe by nature, never sent, or refused without effect."""
+        return self.target is None or self.target.method.safe_to_repeat or not self.maybe_sent or self.without_effect
 
     @property
     def outcome_known(self) -> bool:

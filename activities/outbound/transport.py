@@ -189,6 +189,14 @@ def _redirected(request: OutboundRequest, location: str) -> OutboundRequest:
     return replace(request, url=str(target), headers=kept)
 
 
+def is_same_origin(url: str, other: str) -> bool:
+    """Whether two URLs lead to one origin, as they are read here when they are dialled; what is no URL leads nowhere."""
+    try:
+        return _origin(_url(url)) == _origin(_url(other))
+    except httpx2.InvalidURL:
+        return False
+
+
 def _url(url: httpx2.URL | str) -> httpx2.URL:
     parsed = httpx2.URL(url)
     if parsed.scheme in _PORTS and not parsed.raw_host:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,23 +24,17 @@ from integration_service.activities.outbound.breaker import (
 )
 from integration_service.activities.outbound.messages import InboundResponse
 from integration_service.activities.outbound.transport import SendFailed
-from integration_service.contracts.definitions import DefinitionFile
 from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError
-from integration_service.contracts.instances import ConnectInstanceInput
-from integration_service.contracts.wire import parse
 from integration_service.devstack.stack import Stack
 from integration_service.storage.database import Database
-from integration_service.storage.definitions import Definitions
-from integration_service.storage.instances import Instances
 from integration_service.storage.upstream_health import HEALTH_COLUMNS, HEALTH_JOIN, BreakerRows, BreakerState
 from integration_service.storage.upstream_health import UpstreamHealth as Health
+from tests.integration.conftest import Add
 from tests.waiting import eventually
-from tests.world import definition_file
 
 HOST = "api.example.test:443"
 WITHIN = timedelta(seconds=1)
 SHORT = BreakerRule(open_for=timedelta(milliseconds=300), longest=timedelta(seconds=1), probe_margin=timedelta(0))
-Add = Callable[[], Awaitable[str]]
 
 
 class Counting(Database):
@@ -51,20 +45,6 @@ class Counting(Database):
     async def one(self, query: str, parameters: dict[str, Any]) -> Any:
         self.statements += 1
         return await super().one(query, parameters)
-
-
-@pytest.fixture
-async def add(database: Database, name: str) -> Add:
-    """Makes an instance; returns its id."""
-    definition = await Definitions(database).apply(parse(DefinitionFile, definition_file(name)), publish=True)
-
-    async def make() -> str:
-        id_ = str(uuid.uuid4())
-        wanted = ConnectInstanceInput(instance_id=id_, definition=name, name=f"i {id_[:8]}")
-        await Instances(database).add(wanted, definition)
-        return id_
-
-    return make
 
 
 @pytest.fixture

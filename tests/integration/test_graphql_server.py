@@ -10,7 +10,6 @@ import pytest
 
 from integration_service.activities.adapters.graphql import GraphqlAdapter
 from integration_service.activities.adapters.protocol import Parsed
-from integration_service.activities.outbound.egress import EgressPolicy
 from integration_service.activities.outbound.transport import Transport
 from integration_service.contracts.definitions import GraphqlRequest
 from integration_service.contracts.errors import ErrorCode, IntegrationError
@@ -18,14 +17,6 @@ from tests.graphql_server import TOKEN, Bucket, GraphqlServer, graphql_server, s
 
 PATIENCE = timedelta(seconds=10)
 BOOK = "query Book($id: ID!) { book(id: $id) { ...Shown } } fragment Shown on Book { id title }"
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    sender = Transport(EgressPolicy(["127.0.0.0/8", "::1/128"]))
-    await sender.open()
-    yield sender
-    await sender.close()
 
 
 @pytest.fixture

@@ -17,17 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from integration_service.activities.outbound.limits import Place, RateLimiter, Waiting
-from integration_service.contracts.definitions import DefinitionFile, RateLimits
-from integration_service.contracts.instances import ConnectInstanceInput
-from integration_service.contracts.wire import parse
+from integration_service.contracts.definitions import RateLimits
 from integration_service.devstack.stack import Stack
 from integration_service.storage.database import Database
-from integration_service.storage.definitions import Definitions
-from integration_service.storage.instances import Instances
 from integration_service.storage.upstream_health import HEALTH_COLUMNS, HEALTH_JOIN, UpstreamHealth
-from tests.world import definition_file
+from tests.integration.conftest import Add
 
-Add = Callable[[], Awaitable[str]]
 FIVE_SECONDS = timedelta(seconds=5)
 
 
@@ -45,20 +40,6 @@ class Noting(Database):
         if row and "at" in row:
             self.granted.append(max(row["at"], row["now"]))
         return row
-
-
-@pytest.fixture
-async def add(database: Database, name: str) -> Add:
-    """Makes an instance; returns its id."""
-    definition = await Definitions(database).apply(parse(DefinitionFile, definition_file(name)), publish=True)
-
-    async def make() -> str:
-        id_ = str(uuid.uuid4())
-        wanted = ConnectInstanceInput(instance_id=id_, definition=name, name=f"i {id_[:8]}")
-        await Instances(database).add(wanted, definition)
-        return id_
-
-    return make
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from integration_service.activities.adapters.http import HttpAdapter
-from integration_service.activities.outbound.egress import EgressPolicy
 from integration_service.activities.outbound.transport import Transport
 from integration_service.contracts.definitions import HttpRequest
 from integration_service.contracts.wire import parse
@@ -18,14 +17,6 @@ from tests.openapi_server import openapi_server
 
 PATIENCE = timedelta(seconds=10)
 PHOTO = {"$binary": base64.b64encode(bytes(range(256))).decode(), "contentType": "image/png", "fileName": 'a"\\ö.png'}
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    sender = Transport(EgressPolicy(["127.0.0.0/8", "::1/128"]))
-    await sender.open()
-    yield sender
-    await sender.close()
 
 
 @pytest.fixture(scope="module")

@@ -30,14 +30,6 @@ ORDER = {
 }
 
 
-@pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    sender = Transport(EgressPolicy(["127.0.0.0/8", "::1/128"]))
-    await sender.open()
-    yield sender
-    await sender.close()
-
-
 def definition(wsdl: str, operation: str, **more: Any) -> DefinitionFile:
     method = {
         "name": "call",

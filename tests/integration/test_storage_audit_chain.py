@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -12,28 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration_service.devstack.stack import Stack
 from integration_service.storage.audit_chain import AuditChain, Verification, _Extent
 from integration_service.storage.audit_months import after, month_of
 from integration_service.storage.audit_seal import NO_SEAL, Seal
-from integration_service.storage.database import Database
-from tests.audit_databases import AuditDatabases
 from tests.audit_rows import Trail
 
 NOW = datetime.now(UTC)
 THIS = month_of(NOW)
 AT_ONCE = timedelta(0)
-
-
-@pytest.fixture(scope="module")
-def databases(stack: Stack) -> AuditDatabases:
-    return AuditDatabases(stack)
-
-
-@pytest.fixture
-async def trail(databases: AuditDatabases) -> AsyncIterator[Trail]:
-    async with databases.fresh() as url, Database(url) as database:
-        yield Trail(url, database)
 
 
 async def seal_all(chain: AuditChain) -> list[Seal]:

@@ -7,32 +7,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from integration_service.devstack.stack import Stack
 from integration_service.storage.audit_months import month_of
 from integration_service.storage.audit_stats import AuditStats
-from integration_service.storage.database import Database
-from tests.audit_databases import AuditDatabases
 from tests.audit_rows import Trail
 
 NOW = datetime.now(UTC)
-
-
-@pytest.fixture(scope="module")
-def databases(stack: Stack) -> AuditDatabases:
-    return AuditDatabases(stack)
-
-
-@pytest.fixture
-async def trail(databases: AuditDatabases) -> AsyncIterator[Trail]:
-    async with databases.fresh() as url, Database(url) as database:
-        yield Trail(url, database)
 
 
 async def run(trail: Trail, *arguments: str) -> tuple[int, Any, str]:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
-from integration_service.devstack.stack import Stack
 from integration_service.storage.audit_months import after, month_of
 from integration_service.storage.audit_partitions import AuditPartitions
-from integration_service.storage.database import Database
-from tests.audit_databases import AuditDatabases
 from tests.audit_rows import Trail
 
 KEEP = timedelta(days=400)
@@ -24,17 +20,6 @@ THIS = month_of(NOW)
 
 def table(months: int) -> str:
     return f"executions_{after(THIS, months):%Y_%m}"
-
-
-@pytest.fixture(scope="module")
-def databases(stack: Stack) -> AuditDatabases:
-    return AuditDatabases(stack)
-
-
-@pytest.fixture
-async def trail(databases: AuditDatabases) -> AsyncIterator[Trail]:
-    async with databases.fresh() as url, Database(url) as database:
-        yield Trail(url, database)
 
 
 @pytest.mark.parametrize(

@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-
 from integration_service.contracts.errors import ErrorCode, IntegrationError
-from integration_service.devstack.stack import Stack
 from integration_service.storage.audit import AuditLog
 from integration_service.storage.audit_writer import BATCH
 from integration_service.storage.database import Database
-from tests.audit_databases import AuditDatabases
 from tests.audit_rows import Trail, attempt
 
 NOW = datetime.now(UTC)
-
-
-@pytest.fixture(scope="module")
-def databases(stack: Stack) -> AuditDatabases:
-    return AuditDatabases(stack)
-
-
-@pytest.fixture
-async def trail(databases: AuditDatabases) -> AsyncIterator[Trail]:
-    async with databases.fresh() as url, Database(url) as database:
-        yield Trail(url, database)
 
 
 async def commits(trail: Trail) -> int:

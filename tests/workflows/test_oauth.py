@@ -89,6 +89,18 @@ async def test_many_calls_on_a_refused_token_make_one_token_request(
     assert len(good) == 2
 
 
+async def test_a_post_whose_token_is_refused_waits_for_a_provider_in_trouble(
+    setting: Setting, world: World, identity: Identity
+) -> None:
+    """A 401 had no effect: what must not be sent twice is sent again all the same, once there is a token."""
+    instance, _ = await _behind_upstream(setting, world)
+    identity.fault("status", status=503, body="<html>")
+    result = await world.call(instance, "post", {"id": 1})
+    assert (result.status_code, result.attempts) == (200, 1)
+    assert [seen.method for seen in world.upstream.seen] == ["POST"] * len(world.upstream.seen)
+    assert len(world.upstream.seen) >= 2
+
+
 async def test_manual_strategy_refreshes_by_hand_only(setting: Setting, world: World, identity: Identity) -> None:
     instance, _ = await _behind_upstream(setting, world, refreshTokenConfig={"strategy": "manual"})
     before = refreshes(identity)
@@ -407,7 +419,10 @@ async def _behind_upstream(
         {
             **{key: value for key, value in file.items() if key != "connectionTest"},
             "baseUrl": "{config.api}",
-            "methods": [method("get", "GET", "/things" if tests else "/things/{id}")],
+            "methods": [
+                method("get", "GET", "/things" if tests else "/things/{id}"),
+                method("post", "POST", "/things"),
+            ],
             **({"connectionTest": tests} if tests else {}),
         }
     )
