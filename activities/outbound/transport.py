@@ -190,7 +190,7 @@ def _redirected(request: OutboundRequest, location: str) -> OutboundRequest:
 
 
 def is_same_origin(url: str, other: str) -> bool:
-    """Whether two URLs lead to one origin, as they are read here when they are dialled; what is no URL leads nowhere."""
+    """Whether two URLs lead to one origin, as they are read when they are dialled; what is no URL leads nowhere."""
     try:
         return _origin(_url(url)) == _origin(_url(other))
     except httpx2.InvalidURL:
