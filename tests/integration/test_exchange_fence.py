@@ -10,11 +10,11 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
+from integration_service.activities.parts import Parts
 from integration_service.contracts.connections import ConnectionRef, ConnectionState, PollDevice, ReturnedAuthorization
 from integration_service.contracts.oauth import PollOutcome, state_hash
 from integration_service.contracts.wire import JsonObject
 from integration_service.devstack.stack import Stack
-from integration_service.plugin import _Parts
 from integration_service.settings import Settings
 from integration_service.storage.credentials import Credentials
 from integration_service.storage.instances import Instances
@@ -26,14 +26,14 @@ DEVICE = {"grantType": "device_code", "authorizationUrl": None, "deviceAuthoriza
 
 
 @pytest.fixture
-async def parts(stack: Stack) -> AsyncIterator[_Parts]:
+async def parts(stack: Stack) -> AsyncIterator[Parts]:
     """What a worker is made of, in this process: the attempts of it that are cut off."""
     settings = Settings(
         database_url=stack.ready.database,
         keyring=stack.environment["INTEGRATIONS_KEYRING"],
         egress_allow=("127.0.0.0/8",),
     )
-    built = _Parts.build(settings, task_queue="unused")
+    built = Parts.build(settings, task_queue="unused")
     async with built.opened():
         yield built
 
@@ -46,7 +46,7 @@ def provider(world: World, keyring: Keyring, name: str) -> Provider:
 class Attempts:
     """Attempts of one activity: the same run and activity, as Temporal tries it again."""
 
-    def __init__(self, provider: Provider, parts: _Parts) -> None:
+    def __init__(self, provider: Provider, parts: Parts) -> None:
         self.provider, self.world, self.parts = provider, provider.world, parts
 
     async def returned(self, instance: JsonObject) -> ReturnedAuthorization:
@@ -70,7 +70,7 @@ class Attempts:
 
 
 @pytest.fixture
-def attempts(provider: Provider, parts: _Parts) -> Attempts:
+def attempts(provider: Provider, parts: Parts) -> Attempts:
     return Attempts(provider, parts)
 
 
@@ -167,7 +167,7 @@ async def test_a_poll_that_died_after_the_store_is_followed_by_one_that_says_so(
 
 
 async def test_a_provider_in_trouble_is_asked_again_to_revoke_and_refusals_are_logged(
-    provider: Provider, parts: _Parts, caplog: pytest.LogCaptureFixture
+    provider: Provider, parts: Parts, caplog: pytest.LogCaptureFixture
 ) -> None:
     instance = await provider.connected()
     ref = ConnectionRef(instance_id=instance["id"], scope="global")
