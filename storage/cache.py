@@ -155,13 +155,6 @@ class CachedResponses:
             "DELETE FROM integrations.response_cache WHERE instance_id = %(id)s", {"id": instance_id}
         )
 
-    async def forget_shared(self, definition_id: str) -> None:
-        """Erase what the instances of a definition share."""
-        await self._database.one(
-            "DELETE FROM integrations.response_cache WHERE definition_id = %(id)s AND instance_id IS NULL",
-            {"id": definition_id},
-        )
-
     async def _opened(self, key: CacheKey, row: dict[str, Any], ttl: timedelta) -> CachedResponse | None:
         if row["age"] >= ttl:
             return None

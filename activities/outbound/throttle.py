@@ -22,10 +22,6 @@ class Throttle:
     code: str
     delay: timedelta | None
 
-    @property
-    def had_no_effect(self) -> bool:
-        return self.code == ErrorCode.RATE_LIMITED
-
 
 def throttle(response: InboundResponse, *, now: datetime) -> Throttle | None:
     """What kind of throttle a response is, or None.

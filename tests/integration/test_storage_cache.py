@@ -328,8 +328,6 @@ async def test_forgetting(responses: CachedResponses, database: Database, add: A
     await responses.forget(mine)
     assert not await responses.store(under_way, claim, b"from before", ttl=MINUTE)
     assert [await rows(database, one) for one in (key, under_way, others, shared)] == [0, 0, 1, 1]
-    await responses.forget_shared(shared.definition_id)
-    assert await rows(database, shared) == 0
 
 
 async def test_a_deleted_instance_takes_its_answers_along(
