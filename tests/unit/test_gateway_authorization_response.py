@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import uuid
 from urllib.parse import urlencode
 
 import pytest
@@ -21,7 +20,7 @@ from integration_service.contracts.wire import parse
 from integration_service.gateway.authorization_response import AuthorizationResponse
 from integration_service.storage.vault.seal import unseal
 
-INSTANCE = str(uuid.uuid4())
+INSTANCE = "d3b07384-d9a0-4c9b-8f1e-5a2f6c7b8e90"
 STATE = f"{INSTANCE}.{'r' * 43}"
 PRIVATE = X25519PrivateKey.generate()
 KEY = SealKey(key_id="k", public_key=base64.b64encode(PRIVATE.public_key().public_bytes_raw()).decode())
