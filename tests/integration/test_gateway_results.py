@@ -128,7 +128,9 @@ async def test_the_scheme_is_written_in_any_case(stack: Stack, ref: ResultRef) -
     assert (await ask(ref.url, Authorization=f"bearer {token(stack)}")).status_code == 200
 
 
-@pytest.mark.parametrize("id_", ["x", "d3b07384-d9a0-4c9b-8f1e-5a2f6c7b8e90", "a%2Fb", "a/b", "%00", "%ff", "..%2f..", "x" * 5000])
+@pytest.mark.parametrize(
+    "id_", ["x", "d3b07384-d9a0-4c9b-8f1e-5a2f6c7b8e90", "a%2Fb", "a/b", "%00", "%ff", "..%2f..", "x" * 5000]
+)
 async def test_another_id_is_not_found(stack: Stack, id_: str) -> None:
     answer = await ask(f"{stack.ready.gateway}/v1/results/{id_}", token(stack))
     assert answer.status_code == 404

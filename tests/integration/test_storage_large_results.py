@@ -114,7 +114,18 @@ async def test_expired_rows_go_when_somebody_writes(results: LargeResults, datab
     assert await results.open(refs[7].id) is not None
 
 
-@pytest.mark.parametrize("id_", ["", "x", "../secret", "d3b07384-d9a0-4c9b-8f1e-5a2f6c7b8e90", "D3B07384-D9A0-4C9B-8F1E-5A2F6C7B8E90", "\x00", "é" * 300])
+@pytest.mark.parametrize(
+    "id_",
+    [
+        "",
+        "x",
+        "../secret",
+        "d3b07384-d9a0-4c9b-8f1e-5a2f6c7b8e90",
+        "D3B07384-D9A0-4C9B-8F1E-5A2F6C7B8E90",
+        "\x00",
+        "é" * 300,
+    ],
+)
 async def test_any_other_id_is_unknown(results: LargeResults, id_: str) -> None:
     assert await results.open(id_) is None
 
