@@ -11,8 +11,8 @@ import webbrowser
 import click
 import httpx2
 
-from integration_service.cli.definition import scope_option
 from integration_service.cli.loopback import Loopback
+from integration_service.cli.options import scope_option
 from integration_service.cli.output import print_object
 from integration_service.cli.session import Session, with_session
 from integration_service.client import Connection
