@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import nexusrpc
 from pydantic import Field
 
 from integration_service.contracts.calls import MethodCall, MethodResult
 from integration_service.contracts.names import DEFAULT_SCOPE, Scope
 from integration_service.contracts.oauth import Authorize, PendingAuthorization, RefreshAnswer, RefreshWanted
-from integration_service.contracts.wire import JsonObject, WireModel
+from integration_service.contracts.wire import WireModel
 
 NEXUS_SERVICE = "integrations"
 NEXUS_ENDPOINT = "integrations"
@@ -39,6 +41,6 @@ class IntegrationsService:
     """
 
     execute_method: nexusrpc.Operation[MethodCall, MethodResult]
-    connection_status: nexusrpc.Operation[InstanceReference, JsonObject]
+    connection_status: nexusrpc.Operation[InstanceReference, dict[str, Any]]
     authorize: nexusrpc.Operation[AuthorizeInstance, PendingAuthorization]
     refresh: nexusrpc.Operation[RefreshInstance, RefreshAnswer]
