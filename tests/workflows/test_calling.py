@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,10 @@ from temporalio.worker import Worker
 
 from integration_service.contracts.errors import from_failure
 from integration_service.devstack.stack import Stack
+from integration_service.storage.vault.keyring import Keyring
 from tests.caller_workflows import Asks, Calls
+from tests.identity import identity_provider
+from tests.oauth_setting import Setting
 from tests.upstream import json_answer
 from tests.waiting import eventually
 from tests.world import World, definition_file, method
@@ -110,6 +114,26 @@ async def test_over_nexus_the_first_application_failure_carries_the_code(
     assert error.code == "VALIDATION_ERROR"
 
 
+@pytest.mark.slow
+async def test_over_nexus_an_instance_is_authorised_and_its_token_refreshed(
+    world: World, keyring: Keyring, name: str, elsewhere: Client, tmp_path: Path
+) -> None:
+    async with identity_provider(tmp_path / "idp") as identity:
+        setting = Setting(world, identity, keyring, name)
+        await setting.publish()
+        instance = await setting.instance()
+        begun = await run(elsewhere, "Asks", "authorize", {"instanceId": instance["name"]})
+        page = await identity.connect(begun["authorizationUrl"])
+        assert page.status_code == 200, page.text
+        refreshed = await run(elsewhere, "Asks", "refresh", {"instanceId": instance["id"], "seenGeneration": 1})
+        assert refreshed["generation"] == 2
+        assert await setting.generation(instance) == 2
+
+
 async def test_a_call_over_nexus_that_cannot_be_read_fails_and_does_not_hang(elsewhere: Client) -> None:
-    failure = await failing(elsewhere, "Asks", "execute_method", {"nonsense": "planted-value"})
-    assert "planted-value" not in str(failure.cause.__cause__)
+    failure: BaseException = await failing(elsewhere, "Asks", "execute_method", {"nonsense": "planted-value"})
+    told, error = "", failure.__cause__
+    while error is not None:
+        told, error = f"{told} {error}", error.__cause__
+    assert "instanceId" in told
+    assert "planted-value" not in told
