@@ -1,10 +1,16 @@
-"""A typed client for other Python services: thin over the contract, no more than names and shapes."""
+"""A typed client for other Python services: thin over the contract, no more than names and shapes.
+
+Inside a workflow use `integration_service.workflows.calling` instead: a workflow has no client.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 from temporalio.client import (
@@ -18,9 +24,11 @@ from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReus
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from integration_service.contracts.calls import MethodCall, MethodResult
+from integration_service.contracts.answers import Authorization, ConnectionStatus, TokenRefresh
+from integration_service.contracts.calls import MethodCall, MethodResult, ResultRef
 from integration_service.contracts.credentials import Sealed
 from integration_service.contracts.errors import ErrorCode, IntegrationError, from_failure
+from integration_service.contracts.failures import Refusal
 from integration_service.contracts.instances import ConnectInstanceInput
 from integration_service.contracts.names import (
     CONNECT_INSTANCE,
@@ -31,6 +39,8 @@ from integration_service.contracts.names import (
     refresh_workflow_id,
 )
 from integration_service.contracts.wire import JsonObject, parse
+
+_FETCH_WITHIN = timedelta(seconds=60)
 
 
 class Integrations:
@@ -76,7 +86,15 @@ class Integrations:
         async with _failures():
             return parse(MethodResult, await handle.result())
 
-    async def connect(self, wanted: ConnectInstanceInput) -> JsonObject:
+    async def fetch(self, reference: ResultRef, *, token: str) -> bytes:
+        """What a large result's `resultRef` names, checked: the JSON of `data`, or the raw bytes of a binary result.
+
+        `token` is one of the gateway's (RFC 6750). Raises IntegrationError as the gateway refuses, INTEGRITY_ERROR
+        where other bytes arrive than were stored.
+        """
+        return await fetch_result(reference, token=token)
+
+    async def connect(self, wanted: ConnectInstanceInput) -> ConnectionStatus:
         """Start `ConnectInstance` and return its status once the start has settled."""
         async with _failures():
             start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
@@ -88,12 +106,12 @@ class Integrations:
                 static_summary=f"{wanted.name} ({wanted.definition})",
             )
             # `await_settled` changes nothing: it is answered after the start, in the same round trip.
-            settled: JsonObject = await self._client.execute_update_with_start_workflow(
+            settled: ConnectionStatus = await self._client.execute_update_with_start_workflow(
                 "await_settled", start_workflow_operation=start, result_type=dict
             )
         return settled
 
-    async def refresh(self, instance_id: str, *, seen_generation: int | None = None) -> JsonObject:
+    async def refresh(self, instance_id: str, *, seen_generation: int | None = None) -> TokenRefresh:
         """Get a new access token; with `seen_generation` only if that one is still current.
 
         Returns ``{"generation", "expiresAt"?, "retryAfterMs"?}``; never a token.
@@ -104,7 +122,7 @@ class Integrations:
             ErrorCode.INSTANCE_NOT_CONNECTED, "it has no OAuth token to refresh; authorise it first", path="instanceId"
         )
         async with _failures(missing=nobody):
-            answer: JsonObject = await handle.execute_update("refresh", message, result_type=dict)
+            answer: TokenRefresh = await handle.execute_update("refresh", message, result_type=dict)
         return answer
 
     def connection(self, instance_id: str) -> Connection:
@@ -118,34 +136,93 @@ class Connection:
     def __init__(self, client: Client, instance_id: str) -> None:
         self._handle = client.get_workflow_handle(connection_workflow_id(instance_id))
 
-    async def status(self) -> JsonObject:
+    async def status(self) -> ConnectionStatus:
         """The status object, without a write."""
         async with _failures():
-            found: JsonObject = await self._handle.query("status", result_type=dict)
+            found: ConnectionStatus = await self._handle.query("status", result_type=dict)
         return found
 
-    async def configure(self, config: JsonObject) -> JsonObject:
-        return await self.update("configure", {"config": config})
+    async def settled(self) -> ConnectionStatus:
+        """The status object once the start has settled; changes nothing."""
+        return await self._status_after("await_settled")
 
-    async def submit_credentials(self, sealed: Sealed) -> JsonObject:
-        return await self.update("submit_credentials", {"sealed": sealed.to_wire()})
+    async def configure(self, config: JsonObject) -> ConnectionStatus:
+        """Replace the instance's config."""
+        return await self._status_after("configure", {"config": config})
 
-    async def authorize(self, message: JsonObject | None = None) -> JsonObject:
-        """Begin an authorization: ``{"authorizationUrl", "expiresAt", "stateHash", "userCode"?}``.
+    async def submit_credentials(self, sealed: Sealed) -> ConnectionStatus:
+        """Store a sealed credential and prove it; a wrong one gives status AUTH_ERROR and no failure."""
+        return await self._status_after("submit_credentials", {"sealed": sealed.to_wire()})
+
+    async def authorize(self, message: JsonObject | None = None) -> Authorization:
+        """Begin an authorization.
 
         `message` is ``{"returnUrl"?, "redirectUri"?, "allowDifferentAccount"?}``.
         """
-        return await self.update("authorize", message)
+        answer: Authorization = await self._send("authorize", message)
+        return answer
 
-    async def complete_authorization(self, message: JsonObject) -> JsonObject:
+    async def complete_authorization(self, message: JsonObject) -> ConnectionStatus:
         """End it with what the provider sent: the state or its hash, and `sealed` or `error`."""
-        return await self.update("complete_authorization", message)
+        return await self._status_after("complete_authorization", message)
+
+    async def test(self) -> ConnectionStatus:
+        """Prove the credential again."""
+        return await self._status_after("test")
+
+    async def upgrade(self, version: str) -> ConnectionStatus:
+        """Pin the instance to another published version of its definition."""
+        return await self._status_after("upgrade", {"version": version})
+
+    async def disconnect(self, *, revoke: bool = True) -> ConnectionStatus:
+        """Erase the credential and stop using the instance; `revoke` asks the provider to revoke, where it can."""
+        return await self._status_after("disconnect", {"revoke": revoke})
+
+    async def reconnect(self) -> ConnectionStatus:
+        """Take a disconnected instance into use again."""
+        return await self._status_after("reconnect")
+
+    async def delete(self) -> ConnectionStatus:
+        """Erase the instance, free its name and end its workflow."""
+        return await self._status_after("delete")
 
     async def update(self, name: str, message: JsonObject | None = None) -> JsonObject:
-        """Send an update by name (`test`, `upgrade`, `disconnect`, `reconnect`, `delete` …) and wait for it."""
-        async with _failures():
-            answer: JsonObject = await self._handle.execute_update(name, message or {}, result_type=dict)
+        """Send an update by name, such as one that a newer service has, and wait for it."""
+        answer: JsonObject = await self._send(name, message)
         return answer
+
+    async def _status_after(self, name: str, message: JsonObject | None = None) -> ConnectionStatus:
+        answer: ConnectionStatus = await self._send(name, message)
+        return answer
+
+    async def _send(self, name: str, message: JsonObject | None) -> Any:
+        async with _failures():
+            return await self._handle.execute_update(name, message or {}, result_type=dict)
+
+
+async def fetch_result(reference: ResultRef, *, token: str, within: timedelta = _FETCH_WITHIN) -> bytes:
+    """`Integrations.fetch` for who has no Temporal client."""
+    import httpx2  # by those who fetch: callers' workflows import this module
+
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        async with httpx2.AsyncClient(trust_env=False, timeout=within.total_seconds()) as http:
+            answer = await http.get(reference.url, headers=headers)
+    except httpx2.HTTPError:
+        raise IntegrationError(ErrorCode.UNAVAILABLE, "no gateway answers", path="resultRef.url") from None
+    if answer.status_code != 200:
+        raise _refused(answer.status_code, answer.content)
+    if hashlib.sha256(answer.content).hexdigest() != reference.sha256:
+        raise IntegrationError(ErrorCode.INTEGRITY_ERROR, "the result arrived changed: its hash is another")
+    return answer.content
+
+
+def _refused(status: int, body: bytes) -> IntegrationError:
+    try:
+        told = parse(Refusal, json.loads(body))
+    except (ValueError, RecursionError, IntegrationError):
+        return IntegrationError(ErrorCode.UNAVAILABLE, f"the gateway answered {status}")
+    return IntegrationError(told.code, told.message, path=told.path)
 
 
 @asynccontextmanager

@@ -73,6 +73,7 @@ class IntegrationPlugin(SimplePlugin):
             raise ValueError("an IntegrationPlugin serves one worker: make another for another worker")
         self._parts = Parts.build(self._settings or Settings.from_environment(), task_queue=config["task_queue"])
         self.activities = self._parts.method_activities
+        self.nexus_service_handlers = [self._parts.nexus]
         self.interceptors = [self._parts.openings]
         config = super().configure_worker(config)
         config["client"] = _speaking_pydantic(config["client"])

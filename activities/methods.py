@@ -23,7 +23,13 @@ from integration_service.activities.execution.outcome import failure, is_throttl
 from integration_service.activities.execution.pipeline import MethodPipeline
 from integration_service.activities.execution.target import Progress, require_connected
 from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, Park, Parked, ResolvedMethod
-from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError, to_application_error, unexpected
+from integration_service.contracts.errors import (
+    Decision,
+    ErrorCode,
+    IntegrationError,
+    to_application_error,
+    unexpected_in_call,
+)
 from integration_service.contracts.instances import IntegrationInstanceStatus, Observed
 from integration_service.contracts.names import connection_workflow_id
 from integration_service.contracts.wire import parse
@@ -109,8 +115,16 @@ class MethodActivities:
         """Activity `<definition>.<method>`: input `MethodCall`, output `MethodResult`.
 
         From `ExecuteMethod` a second argument, `Continuation`, says that its caller parks. Raises ApplicationError
-        typed by code; the definition's retry limits hold whatever policy the caller brought.
+        typed by code, whatever goes wrong; the definition's retry limits hold whatever policy the caller brought.
         """
+        try:
+            return await self._run(arguments)
+        except ApplicationError:
+            raise
+        except Exception as error:
+            raise unexpected_in_call(error) from None
+
+    async def _run(self, arguments: Sequence[RawValue]) -> MethodResult:
         progress = Progress()
         attempt: Attempt | None = None
         try:
@@ -128,8 +142,6 @@ class MethodActivities:
                 raise to_application_error(error) from None
             await self._tell_owner(error, progress)
             raise self._failure(error, attempt, progress) from None
-        except Exception as error:
-            raise unexpected(error) from None
 
     def _failure(self, error: IntegrationError, attempt: Attempt, progress: Progress) -> ApplicationError:
         if not attempt.parks and is_throttle(error, progress):
@@ -174,7 +186,10 @@ def _read(arguments: Sequence[RawValue]) -> tuple[MethodCall, Continuation | Non
 
 
 def _argument(model: type[Model], raw: RawValue) -> Model:
-    value: Any = activity.payload_converter().from_payload(raw.payload)
+    try:
+        value: Any = activity.payload_converter().from_payload(raw.payload)
+    except Exception:
+        raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the input cannot be decoded as JSON") from None
     return parse(model, value)
 
 

@@ -25,6 +25,7 @@ from integration_service.activities.execution.sending import Sender
 from integration_service.activities.keys import KeyActivities
 from integration_service.activities.maintenance import MaintenanceActivities
 from integration_service.activities.methods import MethodActivities
+from integration_service.activities.nexus import IntegrationsHandler
 from integration_service.activities.oauth.provider import Providers
 from integration_service.activities.openings import OpeningsInterceptor
 from integration_service.activities.outbound.breaker import Breakers
@@ -84,6 +85,7 @@ class Parts:
     keys: KeyActivities
     openings: OpeningsInterceptor
     events: EventActivities
+    nexus: IntegrationsHandler
 
     @classmethod
     def build(cls, settings: Settings, *, task_queue: str) -> Parts:
@@ -187,6 +189,7 @@ class Parts:
                 subscriptions=Subscriptions(database, keyring),
                 transport=webhook_transport,
             ),
+            nexus=IntegrationsHandler(instances=instances),
         )
 
     @property

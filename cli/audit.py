@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from integration_service.cli.definition import scope_option
+from integration_service.cli.options import scope_option
 from integration_service.cli.output import print_object, print_rows
 from integration_service.cli.session import Session, with_session
 from integration_service.contracts.errors import ErrorCode, IntegrationError

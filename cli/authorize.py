@@ -11,11 +11,12 @@ import webbrowser
 import click
 import httpx2
 
-from integration_service.cli.definition import scope_option
 from integration_service.cli.loopback import Loopback
+from integration_service.cli.options import scope_option
 from integration_service.cli.output import print_object
 from integration_service.cli.session import Session, with_session
 from integration_service.client import Connection
+from integration_service.contracts.answers import Authorization, ConnectionStatus
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.instances import IntegrationInstance, IntegrationInstanceStatus
 from integration_service.contracts.wire import JsonObject
@@ -125,9 +126,9 @@ class _Waiting:
             named = pages.shown_error(response.error)
             told = "the provider refused the authorization"
             raise IntegrationError(ErrorCode.AUTH_ERROR, f"{told}: {named}" if named else told)
-        return pages.completed(status)
+        return pages.completed(dict(status))
 
-    async def _done(self, state_hash: str, *, shown: bool) -> JsonObject:
+    async def _done(self, state_hash: str, *, shown: bool) -> ConnectionStatus:
         """The status once the authorization is over: its state is used up or expired, or the workflow, which had
         `shown` it, does so no longer (a refused device code)."""
         while await pending(self._database, state_hash) is not None:
@@ -135,9 +136,9 @@ class _Waiting:
                 break
             await asyncio.sleep(_POLL_S)
         # It waits its turn, so what used the state up has also written what came of it.
-        return await self._connection.update("await_settled")
+        return await self._connection.settled()
 
-    async def _show(self, begun: JsonObject) -> None:
+    async def _show(self, begun: Authorization) -> None:
         url, code = begun["authorizationUrl"], begun.get("userCode")
         if self._session.as_json:
             click.echo(json.dumps(begun, ensure_ascii=False), err=True)
@@ -149,17 +150,17 @@ class _Waiting:
         if self._browser and sys.stdout.isatty() and url.startswith(("https://", "http://")):
             await asyncio.to_thread(webbrowser.open, url)
 
-    def _end(self, status: JsonObject) -> None:
+    def _end(self, status: ConnectionStatus) -> None:
         print_object(status, as_json=self._session.as_json)
         if not _is_connected(status):
-            error = status.get("error") or {}
+            error = status.get("error")
             raise IntegrationError(
-                error.get("code") or ErrorCode.INSTANCE_NOT_CONNECTED,
-                error.get("message") or "the authorization ended without a connection",
+                error["code"] if error else ErrorCode.INSTANCE_NOT_CONNECTED,
+                error["message"] if error else "the authorization ended without a connection",
             )
 
 
-def _is_connected(status: JsonObject) -> bool:
+def _is_connected(status: ConnectionStatus) -> bool:
     return status.get("status") == IntegrationInstanceStatus.CONNECTED
 
 

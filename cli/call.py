@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from integration_service.cli.definition import scope_option
-from integration_service.cli.instance import json_option
+from integration_service.cli.options import json_option, scope_option
 from integration_service.cli.output import print_json
 from integration_service.cli.session import Session, with_session
 from integration_service.contracts.calls import MethodCall

@@ -14,6 +14,7 @@ from integration_service.activities.outbound.egress import EgressPolicy
 from integration_service.activities.outbound.transport import Transport
 from integration_service.activities.wsdl.collection import with_documents
 from integration_service.cli.oauth_client import client
+from integration_service.cli.options import scope_option
 from integration_service.cli.output import print_json, print_object, print_rows
 from integration_service.cli.secrets import read_source
 from integration_service.cli.session import Session, with_session
@@ -23,7 +24,6 @@ from integration_service.contracts.definitions import (
     IntegrationDefinitionStatus,
 )
 from integration_service.contracts.errors import ErrorCode, IntegrationError
-from integration_service.contracts.names import DEFAULT_SCOPE
 from integration_service.contracts.oauth import OAuthClientRecord
 from integration_service.contracts.wire import JsonObject, parse
 from integration_service.storage.database import Database
@@ -32,7 +32,6 @@ from integration_service.storage.oauth_clients import OAuthClients
 from integration_service.storage.vault.keyring import Keyring
 
 _COLUMNS = ("scope", "name", "version", "status", "type", "authType", "methods", "id")
-scope_option = click.option("--scope", default=DEFAULT_SCOPE, show_default=True)
 
 
 @click.group()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import uuid
-from typing import Any
 
 import click
 import httpx2
 
 from integration_service.cli.authorize import authorize
-from integration_service.cli.definition import scope_option
+from integration_service.cli.options import json_option, scope_option
 from integration_service.cli.output import print_object, print_rows
 from integration_service.cli.secrets import read_credential
 from integration_service.cli.session import Session, with_session
@@ -153,14 +151,6 @@ def _plain(command: str, text: str) -> click.Command:
 test = _plain("test", "Prove the credential again.")
 reconnect = _plain("reconnect", "Take a disconnected instance into use again.")
 delete = _plain("delete", "Erase the instance, free its name and end its workflow.")
-
-
-def json_option(text: str, option: str) -> Any:
-    """A JSON option's value. Raises IntegrationError VALIDATION_ERROR naming the option."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise IntegrationError(ErrorCode.VALIDATION_ERROR, f"not JSON: {error}", path=option) from None
 
 
 async def _update(session: Session, scope: str, reference: str, name: str, message: JsonObject) -> None:

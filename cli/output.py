@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -18,7 +18,7 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_object(value: JsonObject, *, as_json: bool) -> None:
+def print_object(value: Mapping[str, Any], *, as_json: bool) -> None:
     """An object: as JSON, or a line a key."""
     if as_json:
         return print_json(value)

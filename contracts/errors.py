@@ -51,7 +51,7 @@ class ErrorCode(StrEnum):
 
 
 UNEXPECTED = "UNEXPECTED"
-"""What a bug of ours is called where no code fits; callers see it as UNAVAILABLE."""
+"""What a bug of ours is called where no code fits. Callers see it as UNAVAILABLE with this as `details.cause`."""
 
 
 class Decision(Enum):
@@ -128,7 +128,8 @@ class IntegrationError(Exception):
 
     @property
     def decision(self) -> Decision:
-        return decision_for(self.code)
+        """Of the code; a bug of ours is UNAVAILABLE to callers, but waiting does not mend it."""
+        return Decision.GIVE_UP if self.details.get("cause") == UNEXPECTED else decision_for(self.code)
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}" + (f" ({self.path})" if self.path else "")
@@ -160,12 +161,24 @@ def to_application_error(
 
 
 def unexpected(error: Exception) -> ApplicationError:
-    """A bug of ours as Temporal carries it: its kind and place. Its text may quote a secret and is left out."""
+    """A bug of ours as our own workflows see it: its kind and place, type UNEXPECTED."""
+    return ApplicationError(_kind_and_place(error), type=UNEXPECTED, non_retryable=True)
+
+
+def unexpected_in_call(error: Exception) -> ApplicationError:
+    """The same as callers of a method's activity see it: with a code of the contract, and all four fields."""
+    return to_application_error(
+        IntegrationError(ErrorCode.UNAVAILABLE, _kind_and_place(error), details={"cause": UNEXPECTED})
+    )
+
+
+def _kind_and_place(error: Exception) -> str:
+    # Its text may quote a secret and is left out.
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     place = f" at {frame.tb_frame.f_code.co_qualname}:{frame.tb_lineno}" if frame else ""
-    return ApplicationError(f"unexpected {type(error).__name__}{place}", type=UNEXPECTED, non_retryable=True)
+    return f"unexpected {type(error).__name__}{place}"
 
 
 def from_failure(failure: BaseException | None) -> IntegrationError | None:

@@ -200,7 +200,7 @@ class _Demo:
         wanted = ConnectInstanceInput(instance_id=str(uuid.uuid4()), definition=definition, name=name, config=config)
         status = await self._integrations.connect(wanted)
         self._note(f"connect “{name}” to {definition}", status["status"], connection_workflow_id(status["id"]))
-        return status
+        return dict(status)
 
     async def _submit(self, instance: JsonObject, what: str, password: str) -> None:
         async with httpx2.AsyncClient(trust_env=False) as http:

@@ -193,7 +193,9 @@ async def _storage_answers(ports: StackPorts, cluster: postgres.Cluster) -> Clie
     """Temporal and a migrated database are there: what worker and gateway need."""
     await provide_database(cluster)
     await asyncio.to_thread(migrate, database_url(cluster))
-    return await temporal.connect(ports.temporal)
+    client = await temporal.connect(ports.temporal)
+    await temporal.provide_nexus_endpoint(client)
+    return client
 
 
 async def _all_answers(client: Client, ports: StackPorts, cluster: postgres.Cluster) -> None:

@@ -10,13 +10,16 @@ from datetime import timedelta
 from pathlib import Path
 
 from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.nexus.v1 import EndpointSpec, EndpointTarget
+from temporalio.api.operatorservice.v1 import CreateNexusEndpointRequest
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeTaskQueueRequest
 from temporalio.client import Client
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
-from integration_service.contracts.names import SEARCH_ATTRIBUTES
+from integration_service.contracts.names import SEARCH_ATTRIBUTES, TASK_QUEUE
+from integration_service.contracts.nexus import NEXUS_ENDPOINT
 from integration_service.devstack.child import ChildSpec
 from integration_service.devstack.data_dir import DataDir
 from integration_service.devstack.environment import child_environment
@@ -86,6 +89,19 @@ async def connect(port: int) -> Client:
             await asyncio.sleep(_EVERY_S)
         else:
             return client
+
+
+async def provide_nexus_endpoint(client: Client) -> None:
+    """The endpoint that callers in other namespaces use; one of an earlier run stands already."""
+    spec = EndpointSpec(
+        name=NEXUS_ENDPOINT,
+        target=EndpointTarget(worker=EndpointTarget.Worker(namespace=NAMESPACE, task_queue=TASK_QUEUE)),
+    )
+    try:
+        await client.operator_service.create_nexus_endpoint(CreateNexusEndpointRequest(spec=spec), timeout=_ANSWER)
+    except RPCError as error:
+        if error.status is not RPCStatusCode.ALREADY_EXISTS:
+            raise
 
 
 async def has_pollers(client: Client, task_queue: str, kind: TaskQueueType.ValueType) -> bool:

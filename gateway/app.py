@@ -16,6 +16,8 @@ from integration_service.contracts.errors import Decision, ErrorCode, Integratio
 from integration_service.gateway.callback import Callback
 from integration_service.gateway.connections import Connections
 from integration_service.gateway.results import Results
+from integration_service.gateway.schemas import Schemas
+from integration_service.gateway.tokens import Tokens
 from integration_service.settings import Settings, temporal_config
 from integration_service.storage.database import Database
 from integration_service.storage.large_results import LargeResults
@@ -35,9 +37,10 @@ def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None
     database = Database(settings.require("database_url"), max_connections=5)
     connections = Connections(temporal or temporal_config())
     oauth = Callback(database, connections, return_urls=settings.return_urls)
+    tokens = Tokens(settings.gateway_tokens)
     results = Results(
         LargeResults(database, open_keyring(settings.results_key_source())) if settings.gateway_tokens else None,
-        tokens=settings.gateway_tokens,
+        tokens=tokens,
     )
 
     @asynccontextmanager
@@ -68,6 +71,7 @@ def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None
             Route("/healthz", healthz),
             Route("/v1/seal-key", seal_key),
             Route(f"{RESULTS_PATH}{{id:path}}", result, methods=["GET"]),
+            *Schemas(database, tokens=tokens).routes,
             # The endpoint itself refuses what is not GET, with a page of its own.
             Route("/oauth/callback", callback, methods=_EVERY_METHOD),
         ],

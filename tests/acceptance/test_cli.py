@@ -166,3 +166,11 @@ async def test_schemas_are_told_by_name(run: Any) -> None:
     one = (await run("schema", "MethodCall")).json
     assert one["properties"]["instanceId"]["type"] == "string"
     assert (await run("schema", "Nope")).code == 1
+
+
+async def test_schemas_of_a_definitions_methods(run: Any, world: World, name: str) -> None:
+    await world.publish(definition_file(name))
+    one = (await run("schema", "--definition", f"{name}@1.0.0", "--method", "get")).json
+    assert (one["activityType"], one["params"]["type"]) == (f"{name}.get", "object")
+    assert (await run("schema", "--definition", name)).json["methods"]["get"] == one
+    assert "METHOD_NOT_FOUND" in (await run("schema", "--definition", name, "--method", "nobody")).err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,16 +95,10 @@ async def test_python(my_temporal: str, stack: Stack) -> None:
     assert re.fullmatch(r"200 [1-5]", out.strip())
 
 
-async def test_typescript(my_temporal: str, stack: Stack, tmp_path: Path) -> None:
-    npm, node = shutil.which("npm"), shutil.which("node")
-    if npm is None or node is None:
-        pytest.skip("npm and node are needed to run the TypeScript snippet")
+async def test_typescript(my_temporal: str, stack: Stack, typescript: Path) -> None:
     program = snippet(language="typescript").replace("127.0.0.1:7233", stack.ready.temporal)
-    (tmp_path / "report.mjs").write_text(program)
-    await run(
-        npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "@temporalio/client", cwd=tmp_path, within_s=240
-    )
-    out = await run(node, "report.mjs", cwd=tmp_path)
+    (typescript / "report.mjs").write_text(program)
+    out = await run("node", "report.mjs", cwd=typescript)
     assert re.fullmatch(r"200 [1-5]", out.strip())
 
 

@@ -246,7 +246,9 @@ async def test_a_gateway_reads_what_it_shows_and_no_more(
         assert found is not None
         assert found.instance_id == seeded
         assert await LargeResults(database, keyring).open(ref.id) is not None
+        assert await Definitions(database).list()
     for statement in (
+        "UPDATE integrations.definitions SET status = 'ARCHIVED'",
         "SELECT 1 FROM vault.credentials",
         "SELECT 1 FROM vault.oauth_clients",
         "SELECT wrapped_key FROM vault.seal_keys",

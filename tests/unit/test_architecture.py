@@ -14,7 +14,7 @@ _ROOT = Path(__file__).parent.parent.parent
 _CODE = sorted(
     path
     for path in _ROOT.rglob("*.py")
-    if not {".venv", ".dev", "tests", "build", "dist", "node_modules"} & set(path.relative_to(_ROOT).parts)
+    if not {".venv", ".dev", "docs", "tests", "build", "dist", "node_modules"} & set(path.relative_to(_ROOT).parts)
 )
 
 

@@ -16,7 +16,8 @@ import yaml
 from packaging.requirements import Requirement
 
 from integration_service.cli.main import integrations
-from integration_service.contracts.names import SEARCH_ATTRIBUTES
+from integration_service.contracts.names import SEARCH_ATTRIBUTES, TASK_QUEUE
+from integration_service.contracts.nexus import NEXUS_ENDPOINT
 from integration_service.devstack import temporal as embedded_temporal
 from integration_service.settings import Settings
 
@@ -129,8 +130,20 @@ def test_temporal_is_tuned_as_the_embedded_one() -> None:
 def test_search_attributes_are_registered() -> None:
     script = SERVICES["temporal-namespace"]["command"][0]
     words = shlex.split(script.replace("$$", "$"), comments=True)
+    words = words[words.index("search-attribute") : words.index("nexus")]
     names = {words[index + 1].rstrip(";") for index, word in enumerate(words) if word == "--name"}
     assert names == {attribute.name for attribute in SEARCH_ATTRIBUTES}
+
+
+def test_the_nexus_endpoint_leads_to_our_queue() -> None:
+    script = SERVICES["temporal-namespace"]["command"][0]
+    words = shlex.split(script.replace("$$", "$"), comments=True)
+    created = [word for word in words[words.index("create", words.index("nexus")) + 1 :] if word.strip()]
+    assert dict(zip(created[::2], created[1::2], strict=True)) == {
+        "--name": NEXUS_ENDPOINT,
+        "--target-namespace": "$TEMPORAL_NAMESPACE",
+        "--target-task-queue": TASK_QUEUE,
+    }
 
 
 def test_requirements_are_hashed_hold_no_url_and_satisfy_the_project() -> None:

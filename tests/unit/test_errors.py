@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-from temporalio.exceptions import ActivityError, ApplicationError, ApplicationErrorCategory, RetryState
+import dataclasses
+from typing import Any
 
+import pytest
+from temporalio.common import RawValue
+from temporalio.exceptions import ActivityError, ApplicationError, ApplicationErrorCategory, RetryState
+from temporalio.testing import ActivityEnvironment
+
+from integration_service.activities.methods import MethodActivities
 from integration_service.contracts.errors import (
     Decision,
     ErrorCode,
@@ -126,3 +132,24 @@ def test_a_bug_is_carried_by_kind_and_place_without_its_text() -> None:
 
 def test_an_error_that_was_never_raised_is_carried_too() -> None:
     assert "KeyError" in unexpected(KeyError("planted-secret-9")).message
+
+
+async def test_a_bug_in_a_call_reaches_its_caller_with_a_code_and_all_four_fields() -> None:
+    # Nothing is behind the activity, so that every call meets a bug.
+    nothing: Any = None
+    methods = MethodActivities(pipeline=nothing, instances=nothing, definitions=nothing, waiters=nothing)
+    running = ActivityEnvironment()
+    running.info = dataclasses.replace(running.info, activity_type="things.get")
+    (payload,) = running.payload_converter.to_payloads([{"instanceId": "planted-secret-9"}])
+    with pytest.raises(ApplicationError) as caught:
+        await running.run(methods.run_method, [RawValue(payload)])
+    (wire,) = caught.value.details
+    assert (caught.value.type, caught.value.non_retryable) == ("UNAVAILABLE", True)
+    assert wire["code"] == "UNAVAILABLE"
+    assert wire["message"].startswith("unexpected AttributeError at ")
+    assert (wire["retryable"], wire["details"]) == (False, {"cause": "UNEXPECTED"})
+    assert "planted-secret-9" not in f"{caught.value!r} {wire}"
+    # Who waits for an outage does not wait for a bug.
+    found = from_failure(caught.value)
+    assert found is not None
+    assert found.decision is Decision.GIVE_UP
