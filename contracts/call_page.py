@@ -48,8 +48,8 @@ def parked(call: MethodCall, resolved: ResolvedMethod, until: datetime) -> str:
     command = instance_command("authorize", resolved.instance_id, scope=call.scope)
     return (
         "## Waits for the instance to be authorised again\n\n**Why:** its connection was lost, and this call is to "
-        f"wait for it until {moment(until)}.\n\n**What to do:** run {command} and open the address that it prints, as the "
-        "person whose account it is. The call then goes on by itself."
+        f"wait for it until {moment(until)}.\n\n**What to do:** run {command} and open the address that it prints, as "
+        "the person whose account it is. The call then goes on by itself."
     )
 
 

@@ -13,7 +13,7 @@ from integration_service.contracts.instances import InstanceError
 from integration_service.contracts.instances import IntegrationInstanceStatus as Status
 from integration_service.contracts.markdown import code, instance_command, moment, plain
 from integration_service.contracts.names import refresh_workflow_id
-from integration_service.contracts.oauth import PendingAuthorization
+from integration_service.contracts.oauth import PendingAuthorization, TokenState
 
 _TITLES = {
     Status.PENDING_CONFIGURATION: "Waits for its configuration",
@@ -117,6 +117,15 @@ def _credential_to_do(state: ConnectionState, authorize: str, credentials: str, 
     )
 
 
+def _next_refresh(token: TokenState) -> str | None:
+    if token.next_refresh_at is not None:
+        return moment(token.next_refresh_at)
+    if token.expires_at is None or not token.renewable:
+        return None
+    # Its workflow tells the time with the first refresh; until then this much is known.
+    return f"by itself, shortly before {moment(token.expires_at)}" if token.automatic else "when somebody asks for it"
+
+
 def _facts(state: ConnectionState, error: InstanceError | None) -> list[str]:
     instance, token = state.instance, state.token
     facts = [
@@ -128,12 +137,12 @@ def _facts(state: ConnectionState, error: InstanceError | None) -> list[str]:
     if token is not None:
         is_used = instance.status is Status.CONNECTED
         facts.append(f"Access token expires: {moment(token.expires_at) if token.expires_at else 'not told'}")
-        if is_used and token.next_refresh_at is not None:
-            facts.append(f"Next refresh: {moment(token.next_refresh_at)}")
+        if is_used and (next_refresh := _next_refresh(token)) is not None:
+            facts.append(f"Next refresh: {next_refresh}")
         facts.append(f"The token is kept fresh by workflow {code(refresh_workflow_id(instance.id))}")
     if state.missing_scope:
         facts.append(f"Asked for and not granted: {', '.join(code(scope) for scope in state.missing_scope)}")
     if instance.last_connected_at is not None:
-        facts.append(f"Connected since, or last: {moment(instance.last_connected_at)}")
+        facts.append(f"Last became connected: {moment(instance.last_connected_at)}")
     facts.append(f"Last change: {moment(instance.updated_at)}")
     return facts

@@ -216,7 +216,7 @@ class ExecuteMethod:
                     schedule_to_close_timeout=max(self._state.deadline - workflow.now(), timedelta(milliseconds=1)),
                     heartbeat_timeout=_HEARTBEAT_TIMEOUT,
                     retry_policy=_policy(resolved.retry, tries=resolved.retry.max_tries - spent),
-                    summary=f"{name} {resolved.definition_version}",
+                    summary=f"version {resolved.definition_version}, instance {resolved.instance_id}",
                     priority=Priority(fairness_key=fairness_key(self._call.scope, resolved.instance_id)),
                 )
                 return result
