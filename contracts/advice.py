@@ -21,6 +21,7 @@ _KNOWN: dict[str, Advice] = {
     ErrorCode.METHOD_NOT_FOUND: Advice("The instance's version has no such method.", "Fix the name, or upgrade."),
     ErrorCode.INSTANCE_NOT_FOUND: Advice("There is no such instance in that scope.", "Fix the name, or connect it."),
     ErrorCode.INSTANCE_NOT_CONNECTED: Advice("The instance is not connected.", "Look at its connection's page."),
+    ErrorCode.VERSION_CONFLICT: Advice("Somebody else wrote at the same time.", "Try again."),
     ErrorCode.CONFIG_ERROR: Advice("The instance's config does not fit.", "Configure it."),
     ErrorCode.AUTH_ERROR: Advice("The upstream refuses the credential.", "Give the instance one that it accepts."),
     ErrorCode.REAUTH_REQUIRED: Advice("The connection was lost.", "Somebody must authorise the instance again."),

@@ -135,11 +135,12 @@ def _facts(state: ConnectionState, error: InstanceError | None) -> list[str]:
     if error is not None:
         facts.append(f"Last error: {code(error.code)}")
     if token is not None:
-        is_used = instance.status is Status.CONNECTED
-        facts.append(f"Access token expires: {moment(token.expires_at) if token.expires_at else 'not told'}")
-        if is_used and (next_refresh := _next_refresh(token)) is not None:
-            facts.append(f"Next refresh: {next_refresh}")
-        facts.append(f"The token is kept fresh by workflow {code(refresh_workflow_id(instance.id))}")
+        if instance.status is Status.CONNECTED:
+            expires = moment(token.expires_at) if token.expires_at else "the provider does not say"
+            facts.append(f"Access token expires: {expires}")
+            if (next_refresh := _next_refresh(token)) is not None:
+                facts.append(f"Next refresh: {next_refresh}")
+        facts.append(f"The token's own page: workflow {code(refresh_workflow_id(instance.id))}")
     if state.missing_scope:
         facts.append(f"Asked for and not granted: {', '.join(code(scope) for scope in state.missing_scope)}")
     if instance.last_connected_at is not None:

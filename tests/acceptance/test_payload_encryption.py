@@ -37,6 +37,7 @@ from integration_service.gateway.access_tokens import AccessTokens, KeySource, R
 from integration_service.plugin import IntegrationClientPlugin, IntegrationPlugin
 from integration_service.settings import Settings
 from integration_service.storage.database import Database
+from tests.chromium import PROGRAM, browser
 from tests.served import served
 from tests.upstream import Upstream, json_answer
 from tests.world import World, definition_file, method
@@ -147,6 +148,18 @@ async def test_our_command_and_temporals_read_it(called: tuple[World, JsonObject
     code, out = await _run(temporal, *show, *where)
     assert "planted-result" not in out
     assert code != 0
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium")
+async def test_the_web_ui_shows_it(called: tuple[World, JsonObject], encrypted: Stack, name: str) -> None:
+    described = await called[0].temporal.get_workflow_handle(f"{name}-good").describe()
+    async with browser() as page:
+        await page.open(f"{encrypted.ready.ui}/namespaces/default/workflows/{name}-good/{described.run_id}/timeline")
+        await page.shows("planted-param", "planted-result", f"{name}.get")
+        await page.open(
+            f"{encrypted.ready.ui}/namespaces/default/workflows/{name}-good/{described.run_id}/user-metadata"
+        )
+        await page.shows("Done", "The upstream answered: HTTP 200")
 
 
 async def test_the_gateway_decodes_for_whom_it_was_told_to(

@@ -40,9 +40,9 @@ async def identity() -> AsyncIterator[Identity]:
 
 @pytest.fixture
 async def instance(world: World, identity: Identity, keyring: Keyring, name: str) -> tuple[Setting, JsonObject]:
-    setting = Setting(world, identity, keyring, name)
+    setting = Setting(world, identity, keyring, f"billing-{name[-4:]}")
     await setting.publish()
-    wanted = await world.connect(name, config={"url": identity.url}, name=f"acme account {name[-4:]}")
+    wanted = await world.connect(setting.name, config={"url": identity.url}, name=f"acme account {name[-4:]}")
     return setting, await setting.authorized(wanted)
 
 
