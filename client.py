@@ -30,6 +30,7 @@ from integration_service.contracts.credentials import Sealed
 from integration_service.contracts.errors import ErrorCode, IntegrationError, from_failure
 from integration_service.contracts.failures import Refusal
 from integration_service.contracts.instances import ConnectInstanceInput
+from integration_service.contracts.markdown import code
 from integration_service.contracts.names import (
     CONNECT_INSTANCE,
     EXECUTE_METHOD,
@@ -76,6 +77,9 @@ class Integrations:
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 static_summary=f"{call.method} of {call.instance_id}",
+                static_details=_details(
+                    {"Method": call.method, "Instance": call.instance_id, "Correlation id": call.correlation_id}
+                ),
                 # Beside an instance with thousands of calls that wait, another one's call goes next.
                 priority=Priority(fairness_key=fairness_key(call.scope, call.instance_id)),
             )
@@ -104,6 +108,7 @@ class Integrations:
                 task_queue=self._task_queue,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 static_summary=f"{wanted.name} ({wanted.definition})",
+                static_details=_details({"Definition": wanted.definition, "Instance": wanted.instance_id}),
             )
             # `await_settled` changes nothing: it is answered after the start, in the same round trip.
             settled: ConnectionStatus = await self._client.execute_update_with_start_workflow(
@@ -245,3 +250,8 @@ async def _failures(*, already_started: bool = True, missing: IntegrationError |
                 ErrorCode.INSTANCE_NOT_FOUND, "no workflow owns that instance", path="instanceId"
             ) from error
         raise IntegrationError(ErrorCode.UNAVAILABLE, f"Temporal answered {error.status.name}") from error
+
+
+def _details(facts: dict[str, str | None]) -> str:
+    """What the Web UI shows of a workflow from its start on."""
+    return "\n".join(f"- {name}: {code(value)}" for name, value in facts.items() if value is not None)

@@ -1,7 +1,8 @@
 """The composition root: builds every part, opens it while a worker runs, and registers what that worker serves.
 
 `IntegrationPlugin` makes any Temporal worker one of ours. `IntegrationClientPlugin` gives a client our converter and
-nothing else: a client's plugins reach the workers made from it, and a caller's worker must not get our activities.
+codec and nothing else: a client's plugins reach the workers made from it, and a caller's worker must not get our
+activities.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.converter import DataConverter
 from temporalio.plugin import SimplePlugin
 from temporalio.service import RPCError, RPCStatusCode
@@ -27,6 +27,7 @@ from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.events import DELIVER_EVENTS, deliver_events_workflow_id
 from integration_service.contracts.names import SEARCH_ATTRIBUTES, connection_tests_queue, control_queue
 from integration_service.settings import Settings
+from integration_service.storage.temporal_converter import temporal_converter
 from integration_service.workflows.connect_instance import ConnectInstance
 from integration_service.workflows.deliver_events import DeliverEvents
 from integration_service.workflows.execute_method import ExecuteMethod
@@ -43,10 +44,11 @@ _PASSED_THROUGH = ("integration_service.contracts", "pydantic", "pydantic_core",
 
 
 class IntegrationClientPlugin(SimplePlugin):
-    """For `Client.connect(plugins=[…])`: our values on the wire, a user's codec kept."""
+    """For `Client.connect(plugins=[…])`: our values on the wire, encrypted where the environment or `settings` say so
+    (``INTEGRATIONS_PAYLOAD_ENCRYPTION``); a user's codec is kept, inside ours."""
 
-    def __init__(self) -> None:
-        super().__init__(f"{_NAME}.Client", data_converter=_with_pydantic)
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__(f"{_NAME}.Client", data_converter=lambda converter: _speaking(converter, settings))
 
 
 class IntegrationPlugin(SimplePlugin):
@@ -62,7 +64,7 @@ class IntegrationPlugin(SimplePlugin):
         self._parts: Parts | None = None
         super().__init__(
             _NAME,
-            data_converter=_with_pydantic,
+            data_converter=lambda converter: _speaking(converter, settings),
             workflows=_WORKFLOWS,
             workflow_runner=_passing_through,
         )
@@ -76,7 +78,7 @@ class IntegrationPlugin(SimplePlugin):
         self.nexus_service_handlers = [self._parts.nexus]
         self.interceptors = [self._parts.openings]
         config = super().configure_worker(config)
-        config["client"] = _speaking_pydantic(config["client"])
+        config["client"] = _client_speaking(config["client"], self._settings)
         return config
 
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:  # noqa: A002
@@ -111,16 +113,13 @@ class IntegrationPlugin(SimplePlugin):
                 await super().run_worker(worker, next)
 
 
-def _with_pydantic(converter: DataConverter | None) -> DataConverter:
-    converter = converter or DataConverter.default
-    if issubclass(converter.payload_converter_class, PydanticPayloadConverter):
-        return converter
-    return dataclasses.replace(converter, payload_converter_class=PydanticPayloadConverter)
+def _speaking(converter: DataConverter | None, settings: Settings | None) -> DataConverter:
+    return temporal_converter(settings or Settings.from_environment(), converter)
 
 
-def _speaking_pydantic(client: Client) -> Client:
+def _client_speaking(client: Client, settings: Settings | None) -> Client:
     """The same connection with our converter, where the worker's owner did not use `IntegrationClientPlugin`."""
-    wanted = _with_pydantic(client.data_converter)
+    wanted = _speaking(client.data_converter, settings)
     if wanted is client.data_converter:
         return client
     config = client.config(active_config=True)

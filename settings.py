@@ -16,9 +16,11 @@ from integration_service.contracts.names import TASK_QUEUE
 from integration_service.contracts.oauth_urls import is_return_url
 
 _PREFIX = "INTEGRATIONS_"
-_LISTS = ("egress_allow", "return_urls", "gateway_tokens")
+_LISTS = ("egress_allow", "return_urls", "gateway_tokens", "codec_origins")
 # What a Bearer header can carry (RFC 6750 §2.1), and too long to be guessed.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{32,}=*")
+# As a browser writes it (RFC 6454 §6.2): it is compared as text.
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?", re.ASCII)
 
 _DAYS = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
@@ -42,6 +44,10 @@ class Settings(BaseModel):
     `results_keyring` is the key set that large results are encrypted under, for workers and the gateway: with one of
     its own, the gateway can open no credential. Without it they are under `keyring`, which the gateway then needs.
 
+    `payload_encryption` encrypts what goes to Temporal, under `payload_keyring`, a key set of its own that every caller
+    holds; with the key set alone what is encrypted can be read, and nothing is encrypted. The `codec_…` settings let
+    the gateway decode for Temporal's Web UI and CLI: whose tokens it trusts, and which origins may ask from a browser.
+
     `audit_retention` is how long rows of the execution log are kept, in days; they go by whole months.
     """
 
@@ -56,6 +62,13 @@ class Settings(BaseModel):
     gateway_listen: str = "127.0.0.1:8700"
     gateway_tokens: tuple[str, ...] = Field(default=(), repr=False)
     results_keyring: str = Field(default="", repr=False)
+    payload_encryption: bool = False
+    payload_keyring: str = Field(default="", repr=False)
+    codec_jwks: str = Field(default="", repr=False)
+    codec_issuer: str = ""
+    codec_audience: str = ""
+    codec_origins: tuple[str, ...] = ()
+    codec_local_ui: bool = False
     audit_retention: timedelta = timedelta(days=400)
 
     @field_validator("audit_retention", mode="before")
@@ -74,6 +87,14 @@ class Settings(BaseModel):
             if not _TOKEN.fullmatch(token):
                 raise ValueError(f"entry {number} is no token: at least 32 of the letters A-Z a-z 0-9 . _ ~ + / -")
         return tokens
+
+    @field_validator("codec_origins")
+    @classmethod
+    def _exact_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for number, origin in enumerate(origins, 1):
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"entry {number} is no origin: https://host or https://host:port, in lower case")
+        return origins
 
     @field_validator("return_urls")
     @classmethod
@@ -103,6 +124,22 @@ class Settings(BaseModel):
     def results_key_source(self) -> str:
         """The key set of large results, as `Keyring.load` reads it. Raises IntegrationError where there is none."""
         return self.results_keyring or self.require("keyring")
+
+    def payload_key_source(self) -> str | None:
+        """The key set of payloads, as `open_keyring` reads it; None where payloads are neither encrypted nor opened.
+
+        There is no falling back to `keyring`: every caller holds this one. Raises IntegrationError where encryption
+        is on and there is none, or where it is the keyring of credentials.
+        """
+        if self.payload_encryption:
+            self.require("payload_keyring")
+        if self.payload_keyring and self.payload_keyring in (self.keyring, self.results_keyring):
+            raise IntegrationError(
+                ErrorCode.VALIDATION_ERROR,
+                "must be a key set of its own: every caller holds it",
+                path="INTEGRATIONS_PAYLOAD_KEYRING",
+            )
+        return self.payload_keyring or None
 
     def require(self, name: str) -> str:
         """A setting that this process cannot do without. Raises IntegrationError naming its variable."""

@@ -24,7 +24,7 @@ async def run() -> None:
     plugin = IntegrationPlugin(settings)
     config = temporal_config()
     try:
-        client = await Client.connect(**config, plugins=[IntegrationClientPlugin()])
+        client = await Client.connect(**config, plugins=[IntegrationClientPlugin(settings)])
     except RuntimeError as error:
         await asyncio.sleep(_SDK_THREADS_END)
         where = config["target_host"]

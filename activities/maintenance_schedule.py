@@ -43,7 +43,11 @@ async def ensure_maintenance_schedule(client: Client, *, task_queue: str) -> Non
 def _schedule(task_queue: str) -> Schedule:
     return Schedule(
         action=ScheduleActionStartWorkflow(
-            MAINTAIN_STORAGE, id=MAINTENANCE_SCHEDULE, task_queue=task_queue, execution_timeout=_RUN_TIMEOUT
+            MAINTAIN_STORAGE,
+            id=MAINTENANCE_SCHEDULE,
+            task_queue=task_queue,
+            execution_timeout=_RUN_TIMEOUT,
+            static_summary="partitions, seals and retention of the log; leftovers",
         ),
         spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=EVERY)], jitter=timedelta(minutes=5)),
         # One at a time, and of those that were missed the last: a run does all that is due.

@@ -87,6 +87,7 @@ class TokenRenewal:
                 id=workflow_id,
                 task_queue=self._control_queue,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                static_summary=f"keeps the token of {instance.id} fresh",
             )
             answer = await temporal.execute_update_with_start_workflow(
                 "refresh", wanted.to_wire(), start_workflow_operation=start, id=name, result_type=RefreshAnswer

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
 from integration_service.activities.failures import typed
@@ -31,7 +31,12 @@ from integration_service.contracts.connections import ConnectionRef, StartRefres
 from integration_service.contracts.credentials import CredentialPayload, IntegrationCredential
 from integration_service.contracts.definitions import IntegrationAuthType, OAuth2Config
 from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError
-from integration_service.contracts.names import REFRESH_OAUTH, refresh_workflow_id
+from integration_service.contracts.names import (
+    INTEGRATION_DEFINITION,
+    INTEGRATION_INSTANCE,
+    REFRESH_OAUTH,
+    refresh_workflow_id,
+)
 from integration_service.contracts.oauth import CredentialChanged, RefreshInput, RefreshToken, TokenState
 from integration_service.storage.authorizations import Authorizations
 from integration_service.storage.credentials import Credentials, StoredCredential
@@ -209,7 +214,8 @@ class TokenActivities:
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                     start_signal="credential_changed",
                     start_signal_args=[CredentialChanged(token=wanted.token).to_wire()],
-                    static_summary=f"Keeps the token of {wanted.instance_id} fresh",
+                    static_summary=f"keeps the token of {wanted.instance_id} fresh",
+                    search_attributes=_found_by(wanted),
                 )
             except RPCError as error:
                 raise IntegrationError(ErrorCode.UNAVAILABLE, f"Temporal answered {error.status.name}") from None
@@ -230,6 +236,11 @@ class TokenActivities:
                 held = await self._credentials.open(instance.credential)
                 if held.oauth2 is not None:
                     await self._revocations.revoke(await self._registration(instance, held), held.oauth2)
+
+
+def _found_by(wanted: StartRefresh) -> TypedSearchAttributes:
+    known = {INTEGRATION_INSTANCE: wanted.instance_id, INTEGRATION_DEFINITION: wanted.definition}
+    return TypedSearchAttributes([SearchAttributePair(key, value) for key, value in known.items() if value])
 
 
 def token_state(config: OAuth2Config, stored: StoredCredential) -> TokenState:

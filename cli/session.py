@@ -13,7 +13,6 @@ from typing import Any, Concatenate, ParamSpec
 
 import click
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from integration_service.cli.output import wants_json
 from integration_service.client import Integrations
@@ -23,6 +22,7 @@ from integration_service.devstack.running import find_stack
 from integration_service.settings import Settings, temporal_config
 from integration_service.storage.database import Database
 from integration_service.storage.schema_version import check_schema_version
+from integration_service.storage.temporal_converter import temporal_converter
 
 Rest = ParamSpec("Rest")
 
@@ -39,7 +39,7 @@ class Session:
         """Raises IntegrationError UNAVAILABLE when Temporal does not answer."""
         config = temporal_config(self.environment)
         try:
-            return await Client.connect(**config, data_converter=pydantic_data_converter)
+            return await Client.connect(**config, data_converter=temporal_converter(self.settings))
         except RuntimeError as error:
             where = config["target_host"]
             raise IntegrationError(

@@ -159,6 +159,8 @@ class StartRefresh(AnswerModel):
     instance_id: Uuid
     scope: Scope
     token: TokenState
+    definition: str | None = None
+    """For the search attribute of the workflow that is started."""
 
 
 class TestOutcome(AnswerModel):

@@ -38,6 +38,16 @@ class DataDir:
         return self.path / "results-keyring.json"
 
     @property
+    def payload_keyring(self) -> Path:
+        """The key set of payloads in Temporal."""
+        return self.path / "payload-keyring.json"
+
+    @property
+    def codec_token(self) -> Path:
+        """What `temporal` decodes with: ``--codec-auth "Bearer …"``."""
+        return self.path / "codec-token"
+
+    @property
     def gateway_token(self) -> Path:
         """What large results are fetched with."""
         return self.path / "gateway-token"

@@ -19,7 +19,7 @@ from temporalio.client import Client
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.names import TASK_QUEUE, connection_tests_queue, control_queue
-from integration_service.devstack import placing, postgres, services, temporal
+from integration_service.devstack import payloads, placing, postgres, services, temporal
 from integration_service.devstack.claims import await_predecessors, claim_data_dir
 from integration_service.devstack.data_dir import DataDir, open_data_dir, write_private
 from integration_service.devstack.database import accepts_role, database_url, provide_database
@@ -91,7 +91,7 @@ class Stack:
         data_dir.prepare_folders()
         await await_predecessors(data_dir.claims, _STOP_SIGNALS)
         ports = StackPorts.claim(self._options)
-        for keyring in (data_dir.keyring, data_dir.results_keyring):
+        for keyring in (data_dir.keyring, data_dir.results_keyring, data_dir.payload_keyring):
             _provide_keyring(keyring)
         _provide_token(data_dir.gateway_token)
         cluster = await asyncio.to_thread(postgres.Cluster.open, data_dir, ports.postgres)
@@ -100,7 +100,7 @@ class Stack:
 
         supervisor = self._supervisor = Supervisor(data_dir)
         self._progress(f"Temporal starts on {self.ready.temporal}, its Web UI on {self.ready.ui}")
-        await supervisor.start(temporal.server(data_dir, ports))
+        await supervisor.start(temporal.server(data_dir, ports, encrypted=payloads.are_encrypted()))
         await cluster.start(supervisor, self._progress)
         client = await supervisor.while_alive(_storage_answers(ports, cluster), within=_READY_WITHIN)
         self._progress(f"worker and gateway start, the gateway on {self.ready.gateway}")
@@ -181,7 +181,8 @@ def _environment(data_dir: DataDir, ports: StackPorts, cluster: postgres.Cluster
         "INTEGRATIONS_GATEWAY_LISTEN": f"{HOST}:{ports.gateway}",
         "INTEGRATIONS_TASK_QUEUE": TASK_QUEUE,
         "INTEGRATIONS_EGRESS_ALLOW": _LOOPBACK,
-        # The one setting of the caller's that a stack takes over: only he knows where his pages are.
+        **payloads.environment(data_dir, ports),
+        # Beside payload encryption the one setting of the caller's that a stack takes over: his pages are his.
         **{name: value for name, value in os.environ.items() if name == "INTEGRATIONS_RETURN_URLS"},
         "TEMPORAL_ADDRESS": f"{HOST}:{ports.temporal}",
         "TEMPORAL_NAMESPACE": temporal.NAMESPACE,

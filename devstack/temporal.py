@@ -47,13 +47,15 @@ _DYNAMIC_CONFIG = {
 _PRAGMAS = {"journal_mode": "wal", "synchronous": "off"}
 
 
-def server(data_dir: DataDir, ports: StackPorts) -> ChildSpec:
-    """``temporal server start-dev`` on a file of the data directory."""
+def server(data_dir: DataDir, ports: StackPorts, *, encrypted: bool = False) -> ChildSpec:
+    """``temporal server start-dev`` on a file of the data directory; where payloads are encrypted, its Web UI asks the
+    gateway to decode them."""
     options = {
         "--ip": HOST,
         "--port": str(ports.temporal),
         "--ui-port": str(ports.ui),
         "--http-port": str(ports.temporal_http),
+        **({"--ui-codec-endpoint": f"http://{HOST}:{ports.gateway}/codec"} if encrypted else {}),
         # Relative: it becomes part of an SQLite URI, in which a path's `?`, `#` and `%` would mean something.
         "--db-filename": data_dir.temporal_db.name,
         "--log-level": "warn",

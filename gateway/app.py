@@ -14,6 +14,7 @@ from temporalio.envconfig import ClientConnectConfig
 from integration_service.contracts.calls import RESULTS_PATH
 from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError
 from integration_service.gateway.callback import Callback
+from integration_service.gateway.codec import Codec
 from integration_service.gateway.connections import Connections
 from integration_service.gateway.results import Results
 from integration_service.gateway.schemas import Schemas
@@ -22,20 +23,23 @@ from integration_service.settings import Settings, temporal_config
 from integration_service.storage.database import Database
 from integration_service.storage.large_results import LargeResults
 from integration_service.storage.seal_keys import current_seal_key
+from integration_service.storage.temporal_converter import temporal_converter
 from integration_service.storage.vault.key_file import open_keyring
 
 _EVERY_METHOD = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 
 
 def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None) -> Starlette:
-    """The gateway over one database. It can tell the seal key and opens nothing; only one that was given tokens holds
-    a key set, that of large results.
+    """The gateway over one database. It can tell the seal key and opens no credential; the key sets that it may hold
+    are those of large results and of payloads.
 
     `temporal` says how to reach Temporal, by default what the environment says. Raises IntegrationError when a setting
     is missing or the key set cannot be read.
     """
     database = Database(settings.require("database_url"), max_connections=5)
-    connections = Connections(temporal or temporal_config())
+    converter = temporal_converter(settings)
+    connections = Connections(temporal or temporal_config(), converter=converter)
+    codec = Codec.build(settings, converter.payload_codec)
     oauth = Callback(database, connections, return_urls=settings.return_urls)
     tokens = Tokens(settings.gateway_tokens)
     results = Results(
@@ -72,6 +76,7 @@ def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None
             Route("/v1/seal-key", seal_key),
             Route(f"{RESULTS_PATH}{{id:path}}", result, methods=["GET"]),
             *Schemas(database, tokens=tokens).routes,
+            codec.routes(),
             # The endpoint itself refuses what is not GET, with a page of its own.
             Route("/oauth/callback", callback, methods=_EVERY_METHOD),
         ],

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConnectConfig
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -31,14 +32,21 @@ class Connections:
     """Sends updates to `ConnectInstance`. Connects with the first of them, so that the gateway starts without
     Temporal and outlives it."""
 
-    def __init__(self, config: ClientConnectConfig, *, within: timedelta = COMPLETE_WITHIN) -> None:
+    def __init__(
+        self,
+        config: ClientConnectConfig,
+        *,
+        converter: DataConverter = pydantic_data_converter,
+        within: timedelta = COMPLETE_WITHIN,
+    ) -> None:
         self._config = config
+        self._converter = converter
         self._within = within
         self._client: Client | None = None
 
     async def open(self) -> None:
         """Before the first update. Connects nothing."""
-        self._client = await Client.connect(**self._config, lazy=True, data_converter=pydantic_data_converter)
+        self._client = await Client.connect(**self._config, lazy=True, data_converter=self._converter)
 
     async def complete(self, instance_id: str, message: JsonObject) -> JsonObject:
         """Update `complete_authorization`; returns the status object.

@@ -24,6 +24,7 @@ from integration_service.workflows.oauth_connection import (
 with workflow.unsafe.imports_passed_through():
     from integration_service.contracts import connections as names
     from integration_service.contracts import oauth
+    from integration_service.contracts.connection_page import deleted_page
     from integration_service.contracts.connections import (
         BeginAuthorization,
         CompleteAuthorization,
@@ -284,6 +285,7 @@ class ConnectInstance(OAuthConnection):
                 oauth.BEGIN_AUTHORIZATION, begun, PendingAuthorization, within=REQUEST_TIMEOUT
             )
             self._interval = timedelta(milliseconds=self._pending.interval_ms or 5_000)
+            self._show()
             if state.instance.status is Status.DISCONNECTED:
                 await self._write(Status.PENDING_AUTHENTICATION, None)
             return self._pending.to_wire()
@@ -350,7 +352,7 @@ class ConnectInstance(OAuthConnection):
                 await self._write(Status.DISCONNECTED, None)
             await self._activity(names.DELETE_INSTANCE, self._ref(), type(None))
             self._deleted = True
-            workflow.set_current_details(f"**{self._input.name}** was **deleted**; its audit rows stay.")
+            workflow.set_current_details(deleted_page(self._input.name))
         return self.status()
 
     # Refusing a message that cannot be read before it enters history

@@ -14,6 +14,7 @@ from integration_service.workflows.breakers import BreakersSeen
 
 with workflow.unsafe.imports_passed_through():
     from integration_service.contracts import connections as names
+    from integration_service.contracts.connection_page import connection_page
     from integration_service.contracts.connections import (
         ConnectionRef,
         ConnectionState,
@@ -35,6 +36,7 @@ with workflow.unsafe.imports_passed_through():
         INTEGRATION_STATUS,
         control_queue,
     )
+    from integration_service.contracts.oauth import PendingAuthorization
     from integration_service.contracts.wire import JsonObject, WireModel
 
 Status = IntegrationInstanceStatus
@@ -42,16 +44,6 @@ Result = TypeVar("Result")
 
 _STORAGE_TIMEOUT = timedelta(seconds=30)
 _HEARTBEAT_TIMEOUT = timedelta(seconds=15)
-
-
-_WHAT_TO_DO = {
-    Status.PENDING_CONFIGURATION: "Send update `configure` with the values that are missing.",
-    Status.PENDING_AUTHENTICATION: "Send update `submit_credentials`, or with OAuth `authorize`.",
-    Status.CONNECTED: "Nothing to do.",
-    Status.DISCONNECTED: "Send update `reconnect` to use it again, or `delete`.",
-    Status.AUTH_ERROR: "The credential is refused: submit a good one, or with OAuth `authorize` again.",
-    Status.CONFIG_ERROR: "Send update `configure` with a config that fits the definition's schema.",
-}
 
 
 class ConnectionOwner:
@@ -90,14 +82,11 @@ class ConnectionOwner:
         return self._known.instance.error or self._breakers.error(workflow.now())
 
     def _show(self) -> None:
-        instance = self._known.instance
-        lines = [
-            f"**{instance.name}** is **{instance.status.value}** ({instance.definition} {instance.definition_version})"
-        ]
-        if (error := self._error()) is not None:
-            lines.append(f"{error.code}: {error.message}")
-        lines.append(_WHAT_TO_DO[instance.status])
-        workflow.set_current_details("\n\n".join(lines))
+        workflow.set_current_details(connection_page(self._known, self._error(), self._under_way()))
+
+    def _under_way(self) -> PendingAuthorization | None:
+        """An authorization that somebody is to give."""
+        return None
 
     async def _write(
         self,

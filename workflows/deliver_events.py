@@ -50,6 +50,7 @@ class DeliverEvents:
                     start_to_close_timeout=given.shift + _AFTER_THE_SHIFT,
                     heartbeat_timeout=_HEARTBEAT_TIMEOUT,
                     retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=_LONGEST_RETRY),
+                    summary="a shift of ten minutes",
                 )
             except ActivityError:
                 # A bug of ours: events wait, and delivery goes on with the program that mends it.

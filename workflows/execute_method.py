@@ -16,6 +16,7 @@ from integration_service.workflows.history import hand_on, handed_on, is_long
 from integration_service.workflows.inputs import NOTHING, read_input
 
 with workflow.unsafe.imports_passed_through():
+    from integration_service.contracts import call_page
     from integration_service.contracts.calls import (
         CarriedCall,
         CarriedFailure,
@@ -44,7 +45,7 @@ with workflow.unsafe.imports_passed_through():
         fairness_key,
     )
     from integration_service.contracts.retry import RetryConfig
-    from integration_service.contracts.wire import format_time, parse
+    from integration_service.contracts.wire import parse
 
 _RESOLVE_TIMEOUT = timedelta(seconds=20)
 _AFTER_THE_SEND = timedelta(seconds=15)
@@ -84,10 +85,20 @@ class ExecuteMethod:
             else:
                 deadline = workflow.now() + timedelta(milliseconds=self._call.deadline_ms)
                 self._state = CarriedCall(deadline=deadline)
-            resolved = self._state.resolved or await self._resolve()
-            return await self._execute_or_park(resolved)
+            return await self._run()
         except IntegrationError as error:
             raise to_application_error(error) from error.__cause__
+
+    async def _run(self) -> MethodResult:
+        try:
+            resolved = self._state.resolved or await self._resolve()
+            self._show(call_page.RUNNING)
+            result = await self._execute_or_park(resolved)
+        except IntegrationError as error:
+            self._show(call_page.failed(error))
+            raise
+        self._show(call_page.done(result))
+        return result
 
     async def _resolve(self) -> ResolvedMethod:
         while True:
@@ -98,6 +109,7 @@ class ExecuteMethod:
                     result_type=ResolvedMethod,
                     start_to_close_timeout=_RESOLVE_TIMEOUT,
                     retry_policy=RetryPolicy(maximum_attempts=1),
+                    summary="what the method is, and how it is retried",
                 )
             except ActivityError as failure:
                 if is_cancelled_exception(failure):
@@ -145,9 +157,7 @@ class ExecuteMethod:
         """Wait until somebody has authorised the instance. Raises the failure when nobody has by `until`, and what
         the instance is refused for once it is no longer one to be authorised."""
         failure = park.failure
-        workflow.set_current_details(
-            f"**Waits** for the instance to be authorised again, until {format_time(until)}: {failure.message}."
-        )
+        self._show(call_page.parked(self._call, resolved, until))
         while self._connected == connected:
             self._note(park=park, looks=self._state.looks + 1)
             if is_long():
@@ -168,7 +178,7 @@ class ExecuteMethod:
                 )
             if parked is not None and parked.connected:
                 break
-        workflow.set_current_details("")
+        self._show(call_page.RUNNING)
 
     async def _note_waiter(self, resolved: ResolvedMethod) -> Parked | None:
         try:
@@ -178,6 +188,7 @@ class ExecuteMethod:
                 result_type=Parked,
                 start_to_close_timeout=_RESOLVE_TIMEOUT,
                 retry_policy=RetryPolicy(maximum_attempts=1),
+                summary="notes who waits, and looks how the instance stands",
             )
         except ActivityError as failure:
             if is_cancelled_exception(failure):
@@ -205,7 +216,7 @@ class ExecuteMethod:
                     schedule_to_close_timeout=max(self._state.deadline - workflow.now(), timedelta(milliseconds=1)),
                     heartbeat_timeout=_HEARTBEAT_TIMEOUT,
                     retry_policy=_policy(resolved.retry, tries=resolved.retry.max_tries - spent),
-                    summary=f"{name} {resolved.definition_version}",
+                    summary=f"version {resolved.definition_version}, instance {resolved.instance_id}",
                     priority=Priority(fairness_key=fairness_key(self._call.scope, resolved.instance_id)),
                 )
                 return result
@@ -234,9 +245,23 @@ class ExecuteMethod:
             delay = max(delay, _OUTAGE.delay_after(waits - _PATIENT_WAITS))
         if error.decision is not Decision.WAIT or workflow.now() + delay >= self._state.deadline:
             raise error
+        self._show(call_page.waiting(error, workflow.now() + delay))
         await workflow.sleep(delay, summary=f"{error.code}: waits, spends no retry")
+        self._show(call_page.RUNNING)
         if is_long():
             hand_on(self._call, self._state)
+
+    def _show(self, headline: str) -> None:
+        """Tells whoever opens the page. No event comes of it: details are queried, not recorded."""
+        parent = workflow.info().parent
+        page = call_page.call_page(
+            headline,
+            self._call,
+            self._state.resolved,
+            caller=parent.workflow_id if parent is not None else None,
+            deadline=self._state.deadline,
+        )
+        workflow.set_current_details(page)
 
     def _note(self, **changes: Any) -> None:
         self._state = self._state.model_copy(update=changes)

@@ -27,6 +27,12 @@ with workflow.unsafe.imports_passed_through():
 
 Answer = TypeVar("Answer", bound=AnswerModel)
 
+_STEPS = {
+    PREPARE_PARTITIONS: "months of the log that are to come",
+    SEAL_AUDIT: "seals of rows that are not sealed yet",
+    DROP_PARTITIONS: "months that are older than they are kept",
+    SWEEP_LEFTOVERS: "rows that have expired",
+}
 _ROUNDS = 200
 """What is left after so many, the next run does."""
 _STEP_TIMEOUT = timedelta(minutes=30)
@@ -82,6 +88,7 @@ class MaintainStorage:
 
     async def _step(self, name: str, answer: type[Answer]) -> Answer:
         """What a step answers; where it failed for good, an answer that says nothing."""
+        workflow.set_current_details(f"At work: {_STEPS[name]}.")
         try:
             done: Answer = await workflow.execute_activity(
                 name,
@@ -90,6 +97,7 @@ class MaintainStorage:
                 schedule_to_close_timeout=_PATIENCE,
                 heartbeat_timeout=_HEARTBEAT_TIMEOUT,
                 retry_policy=_RETRY,
+                summary=_STEPS[name],
             )
         except ActivityError as failure:
             error = from_failure(failure) or IntegrationError(ErrorCode.UNAVAILABLE, f"the step {name} did not end")

@@ -64,6 +64,9 @@ class OAuthConnection(ConnectionOwner):
         self._interval = timedelta(seconds=5)
         self._requests_failed = 0
 
+    def _under_way(self) -> PendingAuthorization | None:
+        return self._pending if self._pending is not None and workflow.now() < self._pending.expires_at else None
+
     async def _settle(self, *, suspect: bool = False, renew: bool = False) -> None:
         raise NotImplementedError
 
@@ -108,7 +111,9 @@ class OAuthConnection(ConnectionOwner):
 
     async def _start_refresh(self, token: oauth.TokenState) -> None:
         ref = self._ref()
-        start = StartRefresh(instance_id=ref.instance_id, scope=ref.scope, token=token)
+        start = StartRefresh(
+            instance_id=ref.instance_id, scope=ref.scope, token=token, definition=self._known.instance.definition
+        )
         await self._activity(oauth.START_REFRESH, start, type(None))
 
     async def _complete(self, wanted: CompleteAuthorization) -> None:

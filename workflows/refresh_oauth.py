@@ -43,7 +43,8 @@ with workflow.unsafe.imports_passed_through():
         TokenState,
     )
     from integration_service.contracts.retry import RetryConfig
-    from integration_service.contracts.wire import JsonObject, format_time, parse
+    from integration_service.contracts.token_page import token_page
+    from integration_service.contracts.wire import JsonObject, parse
 
 _LOAD_TIMEOUT = timedelta(seconds=30)
 _REQUEST_TIMEOUT = timedelta(minutes=10)
@@ -68,6 +69,7 @@ class RefreshOAuth:
         self._not_before: datetime | None = None
         self._broken: ApplicationError | None = None
         self._ended = False
+        self._is_open = False
         self._news = 0
         self._requesting = asyncio.Lock()
 
@@ -112,6 +114,7 @@ class RefreshOAuth:
                 result_type=ConnectionState,
                 start_to_close_timeout=_LOAD_TIMEOUT,
                 retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=500), maximum_interval=_LOAD_TIMEOUT),
+                summary="what the vault holds",
             )
             if found.token is None:
                 raise IntegrationError(
@@ -121,6 +124,7 @@ class RefreshOAuth:
             if self._token is None:  # a signal may have been faster
                 self._take(found.token)
         workflow.upsert_search_attributes([INTEGRATION_INSTANCE.value_set(self._input.instance_id)])
+        self._is_open = True
         self._show()
 
     # What others may say and ask
@@ -141,7 +145,8 @@ class RefreshOAuth:
         # One that was given up on is tried once more when somebody tests or reconnects the instance.
         if token != known or self._is_given_up():
             self._take(token)
-            self._show()
+            if self._is_open:  # a signal that came with the start is read before the input
+                self._show()
 
     @workflow.signal(description="The connection is given up: end.")
     def stop(self, _message: Any = None) -> None:
@@ -244,7 +249,7 @@ class RefreshOAuth:
                 heartbeat_timeout=_HEARTBEAT_TIMEOUT,
                 # The workflow tries again itself: only it knows whether the token is still the one to spend.
                 retry_policy=RetryPolicy(maximum_attempts=1),
-                summary=f"generation {token.generation}",
+                summary=f"a token after number {token.generation}",
             )
         except ActivityError as failure:
             await self._failed(failure, token)
@@ -306,15 +311,4 @@ class RefreshOAuth:
         )
 
     def _show(self) -> None:
-        token = self._known
-        expires = f"expires at {format_time(token.expires_at)}" if token.expires_at else "names no expiry"
-        lines = [f"The access token (generation {token.generation}) {expires}."]
-        if (at := self._next()) is not None:
-            lines.append(f"Next refresh at {format_time(at)}.")
-        elif not token.automatic:
-            lines.append("Refreshed by update `refresh` only.")
-        if self._failure is not None:
-            lines.append(f"Last refresh failed: {self._failure.code}: {self._failure.message}.")
-            if self._failure.final:
-                lines.append("Somebody must authorise the connection again: update `authorize` of the connection.")
-        workflow.set_current_details("\n\n".join(lines))
+        workflow.set_current_details(token_page(self._input, self._known, self._next(), self._failure))

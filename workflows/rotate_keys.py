@@ -121,4 +121,5 @@ class RotateKeysWorkflow:
             start_to_close_timeout=_ONE_STEP,
             heartbeat_timeout=_BEAT if activity == names.REWRAP else None,
             retry_policy=_RETRY,
+            summary=argument.table if isinstance(argument, Rewrap) else None,
         )

@@ -217,6 +217,7 @@ async def test_a_life_of_a_stack(start: Start, data_dir: Path) -> None:
         "INTEGRATIONS_DATABASE_URL": ready["database"],
         "INTEGRATIONS_KEYRING": str(data_dir / "keyring.json"),
         "INTEGRATIONS_RESULTS_KEYRING": str(data_dir / "results-keyring.json"),
+        "INTEGRATIONS_PAYLOAD_KEYRING": str(data_dir / "payload-keyring.json"),
         "INTEGRATIONS_GATEWAY_TOKENS": (data_dir / "gateway-token").read_text(),
         "INTEGRATIONS_PUBLIC_URL": ready["gateway"],
         "INTEGRATIONS_GATEWAY_LISTEN": ready["gateway"].removeprefix("http://"),

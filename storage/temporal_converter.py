@@ -1,0 +1,25 @@
+"""How every process of ours speaks to Temporal: pydantic values, encrypted where the settings say so."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
+from temporalio.converter import DataConverter
+
+from integration_service.settings import Settings
+from integration_service.storage.vault.key_file import open_keyring
+from integration_service.storage.vault.payload_codec import with_payload_encryption
+
+
+def temporal_converter(settings: Settings, converter: DataConverter | None = None) -> DataConverter:
+    """`converter`, by default Temporal's own, that speaks as the settings say; the same object where it does already.
+
+    Raises IntegrationError where encryption is on and its key set is missing or cannot be read.
+    """
+    spoken = converter or pydantic_data_converter
+    if not issubclass(spoken.payload_converter_class, PydanticPayloadConverter):
+        spoken = dataclasses.replace(spoken, payload_converter_class=PydanticPayloadConverter)
+    source = settings.payload_key_source()
+    provider = None if source is None else open_keyring(source)
+    return with_payload_encryption(spoken, provider, encrypts=settings.payload_encryption)

@@ -1,0 +1,142 @@
+"""The pages of Temporal's Web UI, as a person sees them in a browser; `STORE_IMAGES=folder` keeps the photographs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from temporalio.client import Client
+
+from integration_service.contracts.calls import MethodCall
+from integration_service.contracts.names import INTEGRATION_DEFINITION, connection_workflow_id, refresh_workflow_id
+from integration_service.contracts.wire import JsonObject
+from integration_service.storage.vault.keyring import Keyring
+from tests.chromium import PROGRAM, Browser, browser
+from tests.identity import Identity, identity_provider
+from tests.oauth_setting import Setting
+from tests.waiting import eventually
+from tests.world import World
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium")
+
+
+@pytest.fixture(scope="module")
+async def page() -> AsyncIterator[Browser]:
+    async with browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+async def identity() -> AsyncIterator[Identity]:
+    with tempfile.TemporaryDirectory(prefix="integrations-idp-") as folder:
+        async with identity_provider(Path(folder) / "idp") as running:
+            yield running
+
+
+@pytest.fixture
+async def instance(world: World, identity: Identity, keyring: Keyring, name: str) -> tuple[Setting, JsonObject]:
+    setting = Setting(world, identity, keyring, f"billing-{name[-4:]}")
+    await setting.publish()
+    wanted = await world.connect(setting.name, config={"url": identity.url}, name=f"acme account {name[-4:]}")
+    return setting, await setting.authorized(wanted)
+
+
+async def test_a_healthy_connection(world: World, page: Browser, instance: tuple[Setting, JsonObject]) -> None:
+    connected = instance[1]
+    await page.open(await _url(world.temporal, world, connection_workflow_id(connected["id"]), "user-metadata"))
+    await page.shows(
+        f"Connected: {connected['name']}",
+        "What is wrong: nothing. The credential works, and calls run.",
+        "What to do: nothing.",
+        "Access token expires: ",
+    )
+    await _keep(page, "web-ui-connection")
+
+
+async def test_a_lost_connection_tells_a_stranger_what_to_do(
+    world: World, page: Browser, instance: tuple[Setting, JsonObject]
+) -> None:
+    setting, connected = instance
+    await setting.revoke_elsewhere(connected)
+    call = MethodCall(instance_id=connected["id"], method="whoami", on_auth_error="wait", correlation_id="order-4711")
+    handle = await world.integrations.start_call(call)
+
+    async def is_lost() -> bool:
+        return (await world.connection(connected).status())["status"] == "AUTH_ERROR"
+
+    await eventually(is_lost)
+    await page.open(await _url(world.temporal, world, connection_workflow_id(connected["id"]), "user-metadata"))
+    await page.shows(
+        f"Connection lost: {connected['name']}",
+        "What is wrong: The provider refuses the refresh token: access was withdrawn, or it has expired. "
+        "Calls are refused until this is mended.",
+        f"What to do: run integrations instance authorize {shlex.quote(connected['name'])} and open the address that "
+        "it prints, as the person whose account it is.",
+        "Last error: REAUTH_REQUIRED",
+    )
+    await _keep(page, "web-ui-lost")
+
+    await page.open(await _url(world.temporal, world, handle.id, "user-metadata"))
+    await page.shows(
+        "Waits for the instance to be authorised again",
+        f"What to do: run integrations instance authorize {connected['id']}",
+        "Correlation id: order-4711",
+    )
+    await _keep(page, "web-ui-parked")
+
+    await page.open(await _url(world.temporal, world, refresh_workflow_id(connected["id"]), "user-metadata"))
+    await page.shows(
+        "The token is lost",
+        f"What to do: run integrations instance authorize {connected['id']} and open the address that it prints",
+        "Last trouble: REAUTH_REQUIRED",
+    )
+    described = await world.temporal.get_workflow_handle(refresh_workflow_id(connected["id"])).describe()
+    assert described.typed_search_attributes[INTEGRATION_DEFINITION] == setting.name
+
+    assert (await setting.authorized(connected))["status"] == "CONNECTED"
+    await handle.result()
+    await page.open(await _url(world.temporal, world, handle.id, "user-metadata"))
+    await page.shows("Done", "The upstream answered: HTTP 200, tries: 1.")
+
+
+async def test_a_call_stands_under_its_methods_name(
+    world: World, page: Browser, instance: tuple[Setting, JsonObject]
+) -> None:
+    setting, connected = instance
+    handle = await world.integrations.start_call(MethodCall(instance_id=connected["id"], method="whoami"))
+    await handle.result()
+    await page.open(await _url(world.temporal, world, handle.id))
+    await page.shows("ExecuteMethod", f"{setting.name}.whoami", "COMPLETED")
+    await _keep(page, "web-ui-method")
+
+
+async def test_the_updates_of_a_connection_are_listed(
+    world: World, page: Browser, instance: tuple[Setting, JsonObject]
+) -> None:
+    connected = instance[1]
+    await world.connection(connected).update("test")
+    await page.open(await _url(world.temporal, world, connection_workflow_id(connected["id"])), height=1250)
+    await page.shows("authorize", "complete_authorization", "test", "TestConnection")
+    await _keep(page, "web-ui-updates")
+
+
+def _where(world: World, workflow_id: str, run_id: str, view: str) -> str:
+    return f"{world.stack.ready.ui}/namespaces/default/workflows/{quote(workflow_id, safe='')}/{run_id}/{view}"
+
+
+async def _url(client: Client, world: World, workflow_id: str, view: str = "timeline") -> str:
+    described = await client.get_workflow_handle(workflow_id).describe()
+    assert described.run_id is not None
+    return _where(world, workflow_id, described.run_id, view)
+
+
+async def _keep(page: Browser, name: str) -> None:
+    shot = await page.photograph()
+    assert shot.startswith(b"\x89PNG")
+    if folder := os.environ.get("STORE_IMAGES"):
+        Path(folder, f"{name}.png").write_bytes(shot)

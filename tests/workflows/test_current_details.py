@@ -1,0 +1,70 @@
+"""What a workflow says of itself to whoever opens its page, also when somebody else's program started it."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from temporalio.api.sdk.v1 import WorkflowMetadata
+from temporalio.client import WorkflowFailureError, WorkflowHandle
+
+from tests.upstream import json_answer
+from tests.waiting import eventually
+from tests.world import World, definition_file
+
+
+async def test_a_call_that_others_started_tells_why_it_waits_and_how_it_ended(world: World, name: str) -> None:
+    world.upstream.answers = [json_answer({}, 429, Retry_After="2"), json_answer({"id": 1})]
+    instance = await world.instance(definition_file(name))
+    handle = await world.temporal.start_workflow(
+        "ExecuteMethod",
+        {"instanceId": instance["name"], "method": "get", "params": {"id": "planted"}, "correlationId": "c-17"},
+        id=str(uuid.uuid4()),
+        task_queue="integrations",
+    )
+
+    async def waits() -> str | None:
+        details = (await _metadata(handle)).current_details
+        return details if "Waits until" in details else None
+
+    page = await eventually(waits)
+    assert "The rate limit is used up. (`RATE_LIMITED`)" in page
+    assert f"Method: `{name}.get`, definition version `1.0.0`" in page
+    assert f"Instance: `{instance['id']}`" in page
+    assert "Correlation id: `c-17`" in page
+    await handle.result()
+    done = (await _metadata(handle)).current_details
+    assert "## Done\n\nThe upstream answered: HTTP 200, tries: 1." in done
+    assert "planted" not in page + done
+
+
+async def test_a_call_that_failed_says_what_to_do(world: World, name: str) -> None:
+    world.upstream.answers = [json_answer({"planted": 1}, 404)]
+    instance = await world.instance(definition_file(name))
+    handle = await world.temporal.start_workflow(
+        "ExecuteMethod",
+        {"instanceId": instance["id"], "method": "get", "params": {"id": "planted"}},
+        id=str(uuid.uuid4()),
+        task_queue="integrations",
+    )
+    with pytest.raises(WorkflowFailureError):
+        await handle.result()
+    page = (await _metadata(handle)).current_details
+    assert "## Failed: `HTTP_404`\n\n**What is wrong:** The upstream answered HTTP 404." in page
+    assert "**What to do:** Look at the upstream." in page
+    assert "planted" not in page
+
+
+async def test_everything_that_can_be_sent_or_asked_is_described(world: World, name: str) -> None:
+    instance = await world.instance(definition_file(name))
+    handle = world.temporal.get_workflow_handle(f"connection:{instance['id']}")
+    definition = (await _metadata(handle)).definition
+    for group in (definition.query_definitions, definition.signal_definitions, definition.update_definitions):
+        own = [one for one in group if not one.name.startswith("__")]
+        assert own
+        assert [one.name for one in own if not one.description] == []
+
+
+async def _metadata(handle: WorkflowHandle[Any, Any]) -> WorkflowMetadata:
+    return await handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
