@@ -226,7 +226,7 @@ async def _settled(load: Load, tasks: list[asyncio.Task[None]]) -> None:
 
 
 async def _answers_again(load: Load, tasks: list[asyncio.Task[None]], gone: float) -> float:
-    """When the first call was answered that was started when the server was gone: it went through all that was restarted."""
+    """When the first call was answered that was started without the server."""
 
     async def answered() -> float | None:
         _raise(tasks)
