@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError
 
 from integration_service.activities.webhooks import new_secret
 from integration_service.contracts.calls import MethodCall
@@ -113,11 +114,19 @@ class Load:
             try:
                 await self.world.integrations.call(call, workflow_id=id_)
             except IntegrationError as error:
-                if error.code != "UNAVAILABLE":
+                if error.code != "UNAVAILABLE" or await self._has_failed(id_):
                     raise
                 await asyncio.sleep(0.2)
             else:
                 return
+
+    async def _has_failed(self, id_: str) -> bool:
+        """Whether it was the call's own answer, and not that nobody answered: an outage is waited out by the call."""
+        try:
+            found = await self.world.temporal.get_workflow_handle(id_).describe()
+        except RPCError:
+            return False
+        return found.status is WorkflowExecutionStatus.FAILED
 
     async def refresh(self, instance: JsonObject) -> None:
         """New tokens, again and again; one that waits says for how long."""
