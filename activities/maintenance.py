@@ -126,6 +126,7 @@ class MaintenanceActivities:
         async with typed():
             await self._breakers.delete_stale()
             await self._decrypts.prune(self._retention)
+            await self._stats.prune_alerts(self._retention)
             total: dict[str, int] = {}
             more = True
             for _ in range(_SWEEPS_AT_ONCE):

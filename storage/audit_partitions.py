@@ -5,22 +5,25 @@ copied out in batches while the log is in use; only the last of them move under 
 partition for an empty one. All DDL takes the parent's lock first: a row that was on its way into the default partition
 while another was attached would fail. A lock that is not had at once is given up and asked for again, because whoever
 waits for it makes everybody wait who comes later.
+
+The tables themselves are touched by functions of schema `audit` only (migration 0010), which run as their owner: a
+maintainer needs the role `integrations_maintenance` and owns nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from typing import Any
 
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
-from integration_service.storage.audit_default import copy_all, copy_rows, exchange_default, has_rows, rows_of
+from integration_service.storage.audit_default import copy_all, rows_of
 from integration_service.storage.audit_months import after, month_of, table_of
 from integration_service.storage.database import Connection, Database
 
@@ -41,19 +44,17 @@ SELECT c.relname AS name,
  WHERE i.inhparent = 'audit.executions'::regclass AND pg_get_expr(c.relpartbound, c.oid) <> 'DEFAULT'
  ORDER BY 2
 """
-# One probe of the key a month: the rows themselves are not read.
-_MONTHS_IN_DEFAULT = """
-SELECT month FROM generate_series(%(since)s::timestamptz, %(until)s::timestamptz - interval '1 month',
-                                  interval '1 month') AS month
- WHERE EXISTS (SELECT FROM audit.executions_default
-                WHERE scheduled_at >= month AND scheduled_at < month + interval '1 month')
-"""
-_EXPIRED_IN_DEFAULT = "SELECT 1 FROM audit.executions_default WHERE scheduled_at < %(before)s LIMIT 1"
+_MONTHS_IN_DEFAULT = "SELECT month FROM audit.months_in_default(%(since)s, %(until)s) AS month"
+_EXPIRED_IN_DEFAULT = "SELECT audit.default_reaches_before(%(before)s) AS expired"
 _LEFT_OVER = """
 SELECT c.relname AS name FROM pg_class c
  WHERE c.relnamespace = 'audit'::regnamespace AND c.relkind = 'r' AND NOT c.relispartition
    AND c.relname ~ '^executions_\\d{4}_\\d\\d$' AND c.relname < %(below)s
 """
+_ATTACH = """
+SELECT audit.attach_months(%(months)s, %(copied)s, %(dropped_before)s, %(xid)s, %(seq)s)
+"""
+_DROP = "SELECT audit.drop_detached(%(name)s)"
 
 
 @dataclass(frozen=True)
@@ -102,31 +103,15 @@ class AuditPartitions:
                 for month in (after(this, number) for number in range(MONTHS_AHEAD + 1))
                 if not any(row["start"] < after(month) and month < row["until"] for row in covered)
             ]
-            expired = dropped_before is not None and bool(
-                await rows_of(connection, _EXPIRED_IN_DEFAULT, {"before": dropped_before})
-            )
+            expired = (await rows_of(connection, _EXPIRED_IN_DEFAULT, {"before": dropped_before}))[0]["expired"]
             months = sorted({*stranded, *ahead})
             if not months and not expired:
                 return Prepared()
             for month in months:
-                await _make(connection, month)
-            reached = (0, 0)
-            if stranded:
-                reached = await copy_all(connection, stranded, progress)
-
-            async def exchange() -> None:
-                # Rows of a month that had none before may have come since.
-                late = [month for month in months if month not in stranded and await has_rows(connection, month)]
-                if stranded or late or expired:
-                    await copy_rows(connection, stranded, after_row=reached)
-                    await copy_rows(connection, late, after_row=(0, 0))
-                    await connection.execute(b"ALTER TABLE audit.executions DETACH PARTITION audit.executions_default")
-                for month in months:
-                    await _attach(connection, month)
-                if stranded or late or expired:
-                    await exchange_default(connection, months, dropped_before)
-
-            locked_for = await _exclusively(connection, exchange)
+                await rows_of(connection, "SELECT audit.make_month(%(month)s)", {"month": month})
+            reached = await copy_all(connection, stranded, progress) if stranded else (0, 0)
+            values = {"months": months, "copied": stranded, "dropped_before": dropped_before}
+            locked_for = await _exclusively(connection, _ATTACH, {**values, "xid": reached[0], "seq": reached[1]})
         return Prepared(
             created=tuple(f"{month:%Y-%m}" for month in months),
             missed=tuple(f"{month:%Y-%m}" for month in months if month <= this or month in stranded),
@@ -141,13 +126,12 @@ class AuditPartitions:
         async with self._alone() as connection:
             old = [row["name"] for row in await rows_of(connection, _ATTACHED) if row["until"] <= before]
             for name in old:
-                detach = f"ALTER TABLE audit.executions DETACH PARTITION audit.{name}".encode()
-                await _exclusively(connection, partial(_run, connection, detach))
+                await _exclusively(connection, "SELECT audit.detach_month(%(name)s)", {"name": name})
                 # Apart: nobody waits while files are removed. A table that is left over goes the next time.
-                await connection.execute(f"DROP TABLE audit.{name}".encode())
+                await rows_of(connection, _DROP, {"name": name})
             left = await rows_of(connection, _LEFT_OVER, {"below": table_of(before)})
             for row in left:
-                await connection.execute(f"DROP TABLE audit.{row['name']}".encode())
+                await rows_of(connection, _DROP, {"name": row["name"]})
         return (*old, *(row["name"] for row in left))
 
     @asynccontextmanager
@@ -167,50 +151,19 @@ class AuditPartitions:
                     await connection.execute(f"SELECT pg_advisory_unlock({_ADVISORY_LOCK})".encode())
 
 
-async def _exclusively(connection: Connection, work: Callable[[], Awaitable[None]]) -> timedelta:
-    """Do `work` in a transaction in which nobody else reads or writes the log; returns how long that was."""
+async def _exclusively(connection: Connection, statement: str, values: dict[str, Any]) -> timedelta:
+    """Run a statement in a transaction in which nobody else reads or writes the log; returns how long that was."""
     for tries_left in reversed(range(_LOCK_TRIES)):
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'".encode())
                 # A table whose rows were never counted is taken for a small one; here none is read whole.
                 await connection.execute(b"SET LOCAL enable_seqscan = off")
-                await connection.execute(b"LOCK TABLE ONLY audit.executions IN ACCESS EXCLUSIVE MODE")
+                await connection.execute(b"SELECT audit.lock_executions()")
                 began = time.perf_counter()
-                await work()
+                await connection.execute(statement.encode(), values)
             return timedelta(seconds=time.perf_counter() - began)
         except (LockNotAvailable, DeadlockDetected):
             if tries_left:
                 await asyncio.sleep(_LOCK_PAUSE_S)
     raise IntegrationError(ErrorCode.UNAVAILABLE, "the execution log's lock could not be had: something holds it long")
-
-
-async def _make(connection: Connection, month: datetime) -> None:
-    """The month's table, not attached yet, with a constraint that spares the scan. One that a run before left behind,
-    or that somebody detached, is taken as it is."""
-    name = table_of(month)
-    await connection.execute(
-        f"""CREATE TABLE IF NOT EXISTS audit.{name} (
-                LIKE audit.executions INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING STORAGE
-            ) WITH (autovacuum_enabled = false)""".encode()
-    )
-    bound = f"{name}_month"
-    if not await rows_of(connection, "SELECT 1 FROM pg_constraint WHERE conname = %(bound)s", {"bound": bound}):
-        await connection.execute(
-            f"""ALTER TABLE audit.{name} ADD CONSTRAINT {bound}
-                CHECK (scheduled_at >= '{month}' AND scheduled_at < '{after(month)}')""".encode()
-        )
-
-
-async def _attach(connection: Connection, month: datetime) -> None:
-    name = table_of(month)
-    await connection.execute(
-        f"""ALTER TABLE audit.executions ATTACH PARTITION audit.{name}
-            FOR VALUES FROM ('{month}') TO ('{after(month)}')""".encode()
-    )
-    # It was off, because a vacuum under way would have kept the table from being attached.
-    await connection.execute(f"ALTER TABLE audit.{name} RESET (autovacuum_enabled)".encode())
-
-
-async def _run(connection: Connection, statement: bytes) -> None:
-    await connection.execute(statement)

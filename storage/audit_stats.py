@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from integration_service.storage.audit_chain import AuditChain
 from integration_service.storage.audit_months import after, month_of
@@ -62,6 +62,17 @@ class AuditStats:
             "INSERT INTO audit.alerts (kind, sentence) VALUES (%(kind)s, %(sentence)s)",
             {"kind": kind, "sentence": sentence},
         )
+
+    async def prune_alerts(self, older_than: timedelta, *, limit: int = 10_000) -> int:
+        """Delete at most `limit` alerts of that age, the oldest first; returns how many."""
+        rows = await self._database.all(
+            """DELETE FROM audit.alerts WHERE id IN (
+                   SELECT id FROM audit.alerts
+                    WHERE recorded_at < clock_timestamp() - %(age)s ORDER BY id LIMIT %(limit)s)
+               RETURNING id""",
+            {"age": older_than, "limit": limit},
+        )
+        return len(rows)
 
     async def read(self) -> AuditState:
         """The state now."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import Priority, RawValue, RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutType, is_cancelled_exception
 from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 from integration_service.workflows.history import hand_on, handed_on, is_long
@@ -111,7 +111,7 @@ class ExecuteMethod:
                     retry_policy=RetryPolicy(maximum_attempts=1),
                     summary="what the method is, and how it is retried",
                 )
-            except ActivityError as failure:
+            except FailureError as failure:  # a local activity's failure comes as it is, not in an ActivityError
                 if is_cancelled_exception(failure):
                     raise
                 error = from_failure(failure)
@@ -190,7 +190,7 @@ class ExecuteMethod:
                 retry_policy=RetryPolicy(maximum_attempts=1),
                 summary="notes who waits, and looks how the instance stands",
             )
-        except ActivityError as failure:
+        except FailureError as failure:
             if is_cancelled_exception(failure):
                 raise
             error = from_failure(failure)
@@ -296,8 +296,8 @@ def _asked(error: IntegrationError) -> timedelta | None:
     return timedelta(milliseconds=asked) if asked is not None else None
 
 
-def _lost(failure: ActivityError) -> IntegrationError:
-    cause = failure.cause
+def _lost(failure: FailureError) -> IntegrationError:
+    cause = failure.cause if isinstance(failure, ActivityError) else failure
     if isinstance(cause, ActivityTimeout):
         if cause.type in (TimeoutType.SCHEDULE_TO_CLOSE, TimeoutType.SCHEDULE_TO_START):
             return IntegrationError(ErrorCode.TIMEOUT, "deadlineMs passed", path="deadlineMs")

@@ -26,7 +26,9 @@ class Recorder:
         row = _row(call, attempt, progress, code)
         if row is None:
             return
-        settles = progress.intended and progress.outcome_known and code != ErrorCode.OUTCOME_UNKNOWN
+        # What may have had its effect keeps its intent, also when the answer is here: this worker may die before Temporal
+        # has it, and the attempt after that would send again.
+        settles = progress.intended and progress.repeatable
         while True:
             try:
                 return await self._audit.record(row, settles_intent=settles)

@@ -83,11 +83,6 @@ class Progress:
         """Whether the request may be sent again: safe by nature, never sent, or refused without effect."""
         return self.target is None or self.target.method.safe_to_repeat or not self.maybe_sent or self.without_effect
 
-    @property
-    def outcome_known(self) -> bool:
-        """Whether nothing was sent or the upstream answered."""
-        return not self.maybe_sent or self.response is not None
-
     def duration_ms(self) -> int:
         return round((time.monotonic() - self.started) * 1000)
 

@@ -148,8 +148,8 @@ async def test_nobody_but_the_owner_changes_the_execution_log(urls: dict[str, st
                 f"DELETE FROM {name}",
                 f"TRUNCATE {name}",
             ):
-                if (role, name, statement[:6]) == ("maintenance", "audit.decrypts", "DELETE"):
-                    continue  # the one thing that is pruned row by row
+                if (role, statement[:6]) == ("maintenance", "DELETE") and name in ("audit.decrypts", "audit.alerts"):
+                    continue  # what is pruned row by row
                 assert await refused(urls[role], statement), (role, statement)
             assert await refused(urls[role], f"DROP TABLE {name}"), (role, name)
 
