@@ -26,8 +26,8 @@ class Recorder:
         row = _row(call, attempt, progress, code)
         if row is None:
             return
-        # What may have had its effect keeps its intent, also when the answer is here: this worker may die before Temporal
-        # has it, and the attempt after that would send again.
+        # What may have had its effect keeps its intent, also when the answer is here: this worker may die before
+        # Temporal has it, and the attempt after that would send again.
         settles = progress.intended and progress.repeatable
         while True:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from starlette.responses import JSONResponse
@@ -39,6 +40,8 @@ async def attempt(parts: Parts, instance: JsonObject, method_name: str, *, numbe
         activity_type=f"{instance['definitionName']}.{method_name}",
         workflow_id=f"w-{instance['id']}",
         attempt=number,
+        started_time=datetime.now(UTC),
+        start_to_close_timeout=timedelta(minutes=1),
     )
     call = environment.payload_converter.to_payload({"instanceId": instance["id"], "params": {}})
     result: MethodResult = await environment.run(parts.methods.run_method, [RawValue(call)])
