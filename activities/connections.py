@@ -117,6 +117,9 @@ class ConnectionActivities:
         """Open the seal, check its shape, encrypt and keep the credential."""
         async with typed():
             instance = wanted.instance
+            # An attempt that was given up may still be at it: from now on it stores nothing.
+            submission = activity.info().current_attempt_scheduled_time
+            await self._credentials.begin_submission(instance.id, at=submission)
             payload = parse_credential(await self._seal_keys.open(wanted.sealed, instance.id))
             if payload.type is not instance.auth_type:
                 raise IntegrationError(
@@ -126,11 +129,13 @@ class ConnectionActivities:
                 )
             auth.check_credential(payload, (await self._compiled.get(instance.integration_definition_id)).definition)
             if payload.type is IntegrationAuthType.OAUTH2 and payload.oauth2 is None:
-                await self._exchange.password(instance, payload)
+                await self._exchange.password(instance, payload, submission=submission)
             elif payload.type is IntegrationAuthType.OAUTH2:
-                await self._exchange.keep(instance, payload)
+                await self._exchange.keep(instance, payload, submission=submission)
             else:
-                await self._credentials.store(instance_id=instance.id, scope=instance.scope, payload=payload)
+                await self._credentials.store(
+                    instance_id=instance.id, scope=instance.scope, payload=payload, submission=submission
+                )
             return await self._reader.state(instance)
 
     @activity.defn(name=names.ERASE_CREDENTIAL)
@@ -139,7 +144,7 @@ class ConnectionActivities:
         async with typed():
             # First what may still bring a credential, then the credential.
             await self._authorizations.erase(ref.instance_id)
-            await self._credentials.erase(ref.instance_id)
+            await self._credentials.erase(ref.instance_id, at=activity.info().current_attempt_scheduled_time)
             await self._responses.forget(ref.instance_id)
             return await self._reader.state(await self._instances.find(ref.scope, ref.instance_id))
 

@@ -13,7 +13,7 @@ from integration_service.activities.oauth.token_answer import Tokens
 from integration_service.activities.oauth.token_request import Grant, PasswordGrant
 from integration_service.activities.revocations import Revocations
 from integration_service.activities.tokens import STORE_RETRY, renewable
-from integration_service.contracts.credentials import CredentialPayload
+from integration_service.contracts.credentials import CredentialPayload, OAuth2Credential
 from integration_service.contracts.definitions import IntegrationAuthType
 from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError
 from integration_service.contracts.instances import IntegrationInstance
@@ -50,7 +50,9 @@ class Exchange:
             connection=None,
         )
 
-    async def password(self, instance: IntegrationInstance, payload: CredentialPayload) -> None:
+    async def password(
+        self, instance: IntegrationInstance, payload: CredentialPayload, *, submission: datetime
+    ) -> None:
         """Grant `password` (RFC 6749 §4.3): user and password are kept, to renew with."""
         registration = await self.registration(instance)
         if registration.config.grant != "password" or payload.basic_auth is None:
@@ -59,11 +61,16 @@ class Exchange:
             )
         grant = PasswordGrant(payload.basic_auth.username, payload.basic_auth.password)
         tokens = await self._providers.tokens(registration, grant)
-        await self._store(instance, registration, payload.model_copy(update={"oauth2": tokens.credential}))
+        kept = payload.model_copy(update={"oauth2": tokens.credential})
+        try:
+            await self._store(instance, registration, kept, submission=submission)
+        except IntegrationError as error:
+            await self._give_back(instance, registration, tokens.credential, error)
+            raise
 
-    async def keep(self, instance: IntegrationInstance, payload: CredentialPayload) -> None:
+    async def keep(self, instance: IntegrationInstance, payload: CredentialPayload, *, submission: datetime) -> None:
         """Tokens that were had elsewhere."""
-        await self._store(instance, await self.registration(instance), payload)
+        await self._store(instance, await self.registration(instance), payload, submission=submission)
 
     async def prepare(self, instance: IntegrationInstance, registration: Registration) -> Prepared:
         """All that can fail before anything is sent: the endpoint, discovered or given, and what the vault holds."""
@@ -109,12 +116,19 @@ class Exchange:
         try:
             await self._store(prepared.instance, registration, payload, claim=claim)
         except IntegrationError as error:
-            if error.code in (ErrorCode.VALIDATION_ERROR, ErrorCode.INSTANCE_NOT_FOUND):
-                instance = prepared.instance
-                await self._revocations.give_back(
-                    registration, credential, instance_id=instance.id, scope=instance.scope
-                )
+            await self._give_back(prepared.instance, registration, credential, error)
             raise
+
+    async def _give_back(
+        self,
+        instance: IntegrationInstance,
+        registration: Registration,
+        credential: OAuth2Credential,
+        error: IntegrationError,
+    ) -> None:
+        """What came too late to be stored."""
+        if error.code in (ErrorCode.VALIDATION_ERROR, ErrorCode.INSTANCE_NOT_FOUND):
+            await self._revocations.give_back(registration, credential, instance_id=instance.id, scope=instance.scope)
 
     def _account(self, registration: Registration, tokens: Tokens, nonce: str | None) -> str | None:
         claims = None
@@ -135,6 +149,7 @@ class Exchange:
         payload: CredentialPayload,
         *,
         claim: Claim | None = None,
+        submission: datetime | None = None,
     ) -> None:
         """A refresh that ends at the same time may move the generation: what a person gave wins. An outage of ours
         is sat out: the code is spent by now."""
@@ -147,6 +162,7 @@ class Exchange:
                     payload=payload,
                     renewable=renewable(registration.config, payload),
                     claim=claim,
+                    submission=submission,
                 )
                 return
             except IntegrationError as error:

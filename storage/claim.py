@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.storage.database import Connection
 
+OUTDATE_SUBMISSIONS = b"""
+UPDATE integrations.instances SET submitted_at = greatest(submitted_at + interval '1 microsecond', %(at)s)
+ WHERE id = %(id)s
+"""
+"""What was submitted before and is not stored yet will not be. Locks the instance."""
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -23,9 +29,7 @@ async def use_up(connection: Connection, claim: Claim, instance_id: str) -> None
     VALIDATION_ERROR (path ``state``) when it was given up, or replaced by a newer one.
     """
     values = {"instance_id": instance_id, "hashed": claim.state_hash, "claimant": claim.claimant}
-    await connection.execute(
-        b"SELECT 1 FROM integrations.instances WHERE id = %(instance_id)s FOR NO KEY UPDATE", values
-    )
+    await connection.execute(OUTDATE_SUBMISSIONS, {"id": instance_id, "at": None})
     used = await connection.execute(
         b"""UPDATE vault.authorizations SET stored_at = clock_timestamp()
              WHERE state_hash = %(hashed)s AND instance_id = %(instance_id)s

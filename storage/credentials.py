@@ -16,7 +16,7 @@ from integration_service.contracts.credentials import (
 )
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.events import refreshed_draft
-from integration_service.storage.claim import Claim, use_up
+from integration_service.storage.claim import OUTDATE_SUBMISSIONS, Claim, use_up
 from integration_service.storage.database import Database
 from integration_service.storage.outbox import drafts_parameter, ordered_events
 from integration_service.storage.vault.envelope import ENVELOPE_COLUMNS, Context, Envelope, decrypt, encrypt
@@ -39,12 +39,18 @@ CREDENTIAL_COLUMNS = (
     *ENVELOPE_COLUMNS,
 )
 _WRITTEN = ("type", "schema_version", "generation", "expires_at", "granted_scope", "renewable", *ENVELOPE_COLUMNS)
+# Whether nothing was given or erased since the submission began; locked against what begins at this moment.
+_FENCE = """
+SELECT FROM integrations.instances
+ WHERE id = %(instance_id)s AND submitted_at = coalesce(%(submission)s, submitted_at) FOR SHARE
+"""
 # Both are the compare of a compare-and-set: no row where there was none, or the row that was there, unchanged.
 _INSERT = f"""
 INSERT INTO vault.credentials (id, instance_id, scope, epoch, {", ".join(_WRITTEN)})
 SELECT %(id)s, id, %(scope)s, %(generation)s, {", ".join(f"%({name})s" for name in _WRITTEN)}
   FROM integrations.instances
- WHERE id = %(instance_id)s AND erased_generation = %(generation)s - 1 FOR SHARE
+ WHERE id = %(instance_id)s AND erased_generation = %(generation)s - 1
+   AND submitted_at = coalesce(%(submission)s, submitted_at) FOR SHARE
 ON CONFLICT (instance_id) DO NOTHING
 RETURNING generation
 """
@@ -53,6 +59,7 @@ UPDATE vault.credentials
    SET {", ".join(f"{name} = %({name})s" for name in _WRITTEN)}, updated_at = now(), quarantined_at = NULL,
        epoch = CASE WHEN %(renewal)s THEN epoch ELSE %(generation)s END
  WHERE instance_id = %(instance_id)s AND id = %(id)s AND generation = %(generation)s - 1
+   AND (%(submission)s::timestamptz IS NULL OR EXISTS (SELECT FROM fence))
 RETURNING generation
 """
 
@@ -116,15 +123,17 @@ class Credentials:
         renewable: bool = False,
         renewal: bool = False,
         claim: Claim | None = None,
+        submission: datetime | None = None,
     ) -> int:
         """Encrypt and keep a credential in place of the one before; returns its generation.
 
         The generation is part of what the secret is bound to, so it is read first and the write is a
         compare-and-set on it. `expected` is the generation that must still be the current one, 0 for none. The
         write ends the token request that was under way. `renewal` says that nobody gave anything new: the epoch
-        stays, and an event tells of it. With `claim` it uses up that authorization, or fails. Raises IntegrationError
-        VERSION_CONFLICT with both generations when another writer came between, INSTANCE_NOT_FOUND, or what `use_up`
-        raises.
+        stays, and an event tells of it. With `claim` it uses up that authorization, or fails. With
+        `submission`, of `begin_submission`, it is refused once a newer one has begun. Raises IntegrationError
+        VERSION_CONFLICT with both generations when another writer came between, INSTANCE_NOT_FOUND, or VALIDATION_ERROR
+        (path ``sealed``, or what `use_up` raises).
         """
         before = await self._standing(instance_id)
         current = before["generation"] or 0
@@ -140,7 +149,8 @@ class Credentials:
         }
         plaintext = json.dumps(payload.to_wire()).encode()
         envelope = await encrypt(self._provider, plaintext, StoredCredential(row).context)
-        statement = f"""WITH written AS ({_UPDATE if current else _INSERT}),
+        statement = f"""WITH fence AS MATERIALIZED ({_FENCE}),
+                     written AS ({_UPDATE if current else _INSERT}),
                      ended AS (DELETE FROM integrations.refresh_intents
                                 WHERE instance_id = %(instance_id)s AND EXISTS (SELECT FROM written)),
                      renewed AS (
@@ -159,6 +169,7 @@ class Credentials:
             "renewable": renewable,
             "renewal": renewal,
             "events": drafts_parameter(events),
+            "submission": submission,
         }
         if claim is None:
             written = await self._database.one(statement, values)
@@ -169,8 +180,27 @@ class Credentials:
                 if written is None:
                     raise Rollback  # the authorization is not used up by a write that lost
         if written is None:
-            raise _conflict(current, (await self._standing(instance_id))["generation"] or 0)
+            now = await self._standing(instance_id)
+            if submission not in (None, now["submitted_at"]):
+                raise _superseded()
+            raise _conflict(current, now["generation"] or 0)
         return int(written["generation"])
+
+    async def begin_submission(self, instance_id: str, *, at: datetime) -> None:
+        """Somebody gives a credential, which may take a while to be stored: what was given before is not stored any
+        more. `at` names it for `store`: when Temporal scheduled the attempt, so that one that is late is told apart.
+
+        Raises IntegrationError INSTANCE_NOT_FOUND, or VALIDATION_ERROR (path ``sealed``) when a newer one has begun.
+        """
+        row = await self._database.one(
+            """UPDATE integrations.instances SET submitted_at = greatest(submitted_at, %(at)s)
+                WHERE id = %(instance_id)s RETURNING submitted_at""",
+            {"instance_id": instance_id, "at": at},
+        )
+        if row is None:
+            raise _not_found(instance_id)
+        if row["submitted_at"] != at:
+            raise _superseded()
 
     async def open(self, stored: StoredCredential) -> IntegrationCredential:
         """Decrypt a row. Raises IntegrationError INTEGRITY_ERROR (the row is then marked) or KEY_UNAVAILABLE."""
@@ -200,27 +230,32 @@ class Credentials:
         )
         return StoredCredential(dict(row)) if row else None
 
-    async def erase(self, instance_id: str) -> None:
-        """Delete an instance's credential. The next one's generation counts on from it."""
+    async def erase(self, instance_id: str, *, at: datetime | None = None) -> None:
+        """Delete an instance's credential. The next one's generation counts on from it.
+
+        What was submitted before, and before `at` (as in `begin_submission`), is not stored any more.
+        """
+        values = {"id": instance_id, "at": at}
         async with self._database.transaction() as connection:
             # The instance first, as `store` does.
-            for statement in (
-                "SELECT 1 FROM integrations.instances WHERE id = %s FOR NO KEY UPDATE",
-                """WITH gone AS (DELETE FROM vault.credentials WHERE instance_id = %s RETURNING instance_id, generation)
-                   UPDATE integrations.instances SET erased_generation = gone.generation
-                     FROM gone WHERE id = gone.instance_id""",
-            ):
-                await connection.execute(statement.encode(), (instance_id,))
+            await connection.execute(OUTDATE_SUBMISSIONS, values)
+            await connection.execute(
+                b"""WITH gone AS (
+                        DELETE FROM vault.credentials WHERE instance_id = %(id)s RETURNING instance_id, generation)
+                    UPDATE integrations.instances SET erased_generation = gone.generation
+                      FROM gone WHERE id = gone.instance_id""",
+                values,
+            )
 
     async def _standing(self, instance_id: str) -> dict[str, Any]:
         row = await self._database.one(
-            """SELECT i.erased_generation, c.id, c.generation
+            """SELECT i.erased_generation, i.submitted_at, c.id, c.generation
                  FROM integrations.instances i LEFT JOIN vault.credentials c ON c.instance_id = i.id
                 WHERE i.id = %(instance_id)s""",
             {"instance_id": instance_id},
         )
         if row is None:
-            raise IntegrationError(ErrorCode.INSTANCE_NOT_FOUND, f"no instance {instance_id}", path="instanceId")
+            raise _not_found(instance_id)
         return dict(row)
 
     async def _quarantine(self, credential_id: str) -> None:
@@ -240,6 +275,18 @@ def _in_clear(payload: CredentialPayload) -> dict[str, Any]:
         # A column cannot hold NUL, and no token is lost for that.
         "granted_scope": granted.replace("\x00", "") if granted is not None else None,
     }
+
+
+def _not_found(instance_id: str) -> IntegrationError:
+    return IntegrationError(ErrorCode.INSTANCE_NOT_FOUND, f"no instance {instance_id}", path="instanceId")
+
+
+def _superseded() -> IntegrationError:
+    return IntegrationError(
+        ErrorCode.VALIDATION_ERROR,
+        "newer credentials were given, or these were given up, while they were on their way",
+        path="sealed",
+    )
 
 
 def _conflict(expected: int, current: int) -> IntegrationError:

@@ -9,10 +9,12 @@ import pytest
 
 from integration_service.activities.outbound.egress import EgressPolicy
 from integration_service.activities.outbound.transport import Transport
+from integration_service.activities.parts import Parts
 from integration_service.contracts.definitions import DefinitionFile
 from integration_service.contracts.instances import ConnectInstanceInput
 from integration_service.contracts.wire import parse
 from integration_service.devstack.stack import Stack
+from integration_service.settings import Settings
 from integration_service.storage.database import Database
 from integration_service.storage.definitions import Definitions
 from integration_service.storage.instances import Instances
@@ -44,6 +46,19 @@ async def add(database: Database, name: str) -> Add:
         return id_
 
     return make
+
+
+@pytest.fixture
+async def parts(stack: Stack) -> AsyncIterator[Parts]:
+    """What a worker is made of, in this process: the attempts of it that are cut off."""
+    settings = Settings(
+        database_url=stack.ready.database,
+        keyring=stack.environment["INTEGRATIONS_KEYRING"],
+        egress_allow=("127.0.0.0/8",),
+    )
+    built = Parts.build(settings, task_queue="unused")
+    async with built.opened():
+        yield built
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 
 import pytest
 from temporalio.exceptions import ApplicationError
@@ -14,8 +13,6 @@ from integration_service.activities.parts import Parts
 from integration_service.contracts.connections import ConnectionRef, ConnectionState, PollDevice, ReturnedAuthorization
 from integration_service.contracts.oauth import PollOutcome, state_hash
 from integration_service.contracts.wire import JsonObject
-from integration_service.devstack.stack import Stack
-from integration_service.settings import Settings
 from integration_service.storage.credentials import Credentials
 from integration_service.storage.instances import Instances
 from integration_service.storage.vault.keyring import Keyring
@@ -23,19 +20,6 @@ from tests.provider import Provider
 from tests.world import World
 
 DEVICE = {"grantType": "device_code", "authorizationUrl": None, "deviceAuthorizationUrl": "{config.url}/device"}
-
-
-@pytest.fixture
-async def parts(stack: Stack) -> AsyncIterator[Parts]:
-    """What a worker is made of, in this process: the attempts of it that are cut off."""
-    settings = Settings(
-        database_url=stack.ready.database,
-        keyring=stack.environment["INTEGRATIONS_KEYRING"],
-        egress_allow=("127.0.0.0/8",),
-    )
-    built = Parts.build(settings, task_queue="unused")
-    async with built.opened():
-        yield built
 
 
 @pytest.fixture

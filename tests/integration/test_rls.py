@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 
+from integration_service.activities.webhooks import new_secret
 from integration_service.contracts.credentials import parse_credential
 from integration_service.contracts.definitions import DefinitionFile
 from integration_service.contracts.errors import IntegrationError
-from integration_service.contracts.instances import ConnectInstanceInput
+from integration_service.contracts.events import EventDraft, EventType, NewSubscription
+from integration_service.contracts.instances import ConnectInstanceInput, IntegrationInstanceStatus
 from integration_service.contracts.oauth import OAuthClientRecord
 from integration_service.contracts.wire import parse
 from integration_service.devstack.stack import Stack
@@ -26,6 +28,8 @@ from integration_service.storage.definitions import Definitions
 from integration_service.storage.instances import Instances
 from integration_service.storage.large_results import LargeResults
 from integration_service.storage.oauth_clients import OAuthClients
+from integration_service.storage.outbox import Outbox
+from integration_service.storage.subscriptions import Subscriptions
 from integration_service.storage.vault.keyring import Keyring
 from tests.fresh_database import fresh_database
 from tests.world import definition_file
@@ -37,8 +41,14 @@ TABLES = {
     "vault.credentials": "scope",
     "vault.oauth_clients": "scope",
     "integrations.large_results": "(SELECT i.scope FROM integrations.instances i WHERE i.id = instance_id)",
+    "integrations.events": "scope",
+    "integrations.subscriptions": "scope",
+    "integrations.deliveries": "(SELECT e.scope FROM integrations.events e WHERE e.id = event_id)",
+    "vault.subscription_secrets": "(SELECT s.scope FROM integrations.subscriptions s WHERE s.id = subscription_id)",
 }
 """What each row's owner is."""
+SHARED = ("integrations.definitions", "vault.oauth_clients", "integrations.subscriptions")
+"""Where the global ones are everybody's to see: of subscriptions, those to all scopes."""
 
 
 @dataclass
@@ -72,7 +82,21 @@ async def place(stack: Stack, keyring: Keyring) -> AsyncIterator[Place]:
                 payload = parse_credential(b'{"type":"custom","custom":{"a":"b"}}')
                 await Credentials(pool, keyring).store(instance_id=id_, scope=scope, payload=payload)
                 await LargeResults(pool, keyring).store(instance_id=id_, data={"of": scope})
+            await subscribe(pool, keyring, scope=scope)
+        await subscribe(pool, keyring, allScopes=True)
+        for scope in (*OWNERS, "global"):
+            await happen(pool, scope)
         yield Place(pool, registry, found)
+
+
+async def subscribe(pool: Database, keyring: Keyring, **more: object) -> str:
+    asked = {"webhook": {"url": "https://receiver.example/"}, "eventTypes": ["*"], **more}
+    subscription = await Subscriptions(pool, keyring).add(parse(NewSubscription, asked), secret=new_secret())
+    return subscription.id
+
+
+async def happen(pool: Database, scope: str) -> None:
+    await Outbox(pool).publish(EventDraft(EventType.AUDIT_ALERT, {"of": scope}), subject="s", scope=scope)
 
 
 async def owners(database: Database, table: str) -> set[str]:
@@ -101,7 +125,7 @@ async def test_no_row_crosses_between_interleaved_transactions_of_two_owners(pla
                 with within_scope(owner):
                     seen = await owners(place.pool, table)
                 assert seen - {"global"} == {owner}
-                if table not in ("integrations.definitions", "vault.oauth_clients"):
+                if table not in SHARED:
                     assert seen == {owner}
             looked[owner] += 1
 
@@ -143,6 +167,44 @@ async def test_another_owners_rows_can_be_neither_changed_nor_made(place: Place,
         assert (await clients.load(scope="ada", definition="thing")) == OAuthClientRecord(client_id="global")
     with within_scope("ada"):
         assert (await Instances(place.pool).get(hers)).name == "0"
+
+
+async def test_what_happens_in_a_scope_is_written_to_whoever_listens_to_all(place: Place, keyring: Keyring) -> None:
+    """In a statement that is held to the scope: it sees its own subscriptions and those to all scopes."""
+    to_all = await subscribe(place.pool, keyring, allScopes=True)
+    own = {scope: await subscribe(place.pool, keyring, scope=scope) for scope in OWNERS}
+    with within_scope("ada"):
+        await happen(place.pool, "ada")
+        instance = await Instances(place.pool).get(place.instances["ada"][0])
+        await Instances(place.pool).update(
+            instance,
+            status=IntegrationInstanceStatus.CONNECTED,
+            error=None,
+            config={},
+            definition_id=instance.integration_definition_id,
+        )
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await happen(place.pool, "bob")
+        assert {one.id for one in await Subscriptions(place.pool, keyring).list()} >= {own["ada"], to_all}
+        assert own["bob"] not in {one.id for one in await Subscriptions(place.pool, keyring).list()}
+        assert await Subscriptions(place.pool, keyring).secrets(own["bob"]) == ()
+        for statement in (
+            "UPDATE integrations.subscriptions SET enabled = false WHERE id = ANY (%(ids)s::uuid[]) RETURNING id",
+            "DELETE FROM integrations.subscriptions WHERE id = ANY (%(ids)s::uuid[]) RETURNING id",
+            "DELETE FROM integrations.deliveries WHERE subscription_id = ANY (%(ids)s::uuid[]) AND event_id IN ("
+            "SELECT id FROM integrations.events WHERE scope = 'bob') RETURNING event_id",
+        ):
+            assert await place.pool.all(statement, {"ids": [own["bob"], to_all]}) == []
+    owed = await place.pool.all(
+        """SELECT d.subscription_id, e.type FROM integrations.deliveries d
+             JOIN integrations.events e ON e.id = d.event_id
+            WHERE d.subscription_id = ANY (%(ids)s::uuid[])""",
+        {"ids": [to_all, *own.values()]},
+    )
+    told = {"integration.audit.alert", "integration.instance.status", "integration.connected"}
+    for listener in (to_all, own["ada"]):
+        assert {row["type"] for row in owed if str(row["subscription_id"]) == listener} == told
+    assert own["bob"] not in {str(row["subscription_id"]) for row in owed}
 
 
 async def test_a_registrys_session_with_a_scope_sees_its_own(place: Place) -> None:

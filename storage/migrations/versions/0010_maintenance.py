@@ -11,9 +11,9 @@ CREDENTIALS = """
 -- What a rotation counts, and what `keys status` groups by.
 CREATE INDEX credentials_key ON vault.credentials (key_id, key_version);
 
--- Counts what was given to be kept as the credential, and what was erased: whoever comes to its end after a newer one
--- has begun does not write.
-ALTER TABLE integrations.instances ADD COLUMN submission bigint NOT NULL DEFAULT 0;
+-- When the newest submission of credentials was scheduled, or they were erased: what was submitted before and comes to
+-- its end only now is not stored.
+ALTER TABLE integrations.instances ADD COLUMN submitted_at timestamptz NOT NULL DEFAULT 'epoch';
 """
 
 # A row trigger: where no subscription matches, it costs nothing. Several of one transaction are one message.
