@@ -22,7 +22,7 @@ from integration_service.contracts.names import TASK_QUEUE
 from integration_service.contracts.wire import JsonObject
 
 Call = Callable[[], Awaitable[object]]
-_UNMEASURED = {"start_to_close_timeout": timedelta(seconds=45)}
+_TIMEOUT = timedelta(seconds=45)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,9 @@ class Load:
 
         async def caller() -> None:
             done = 0
-            while (time.monotonic() - began < wanted.seconds) if wanted.calls_each is None else done < wanted.calls_each:
+            while (
+                (time.monotonic() - began < wanted.seconds) if wanted.calls_each is None else done < wanted.calls_each
+            ):
                 at = time.monotonic()
                 try:
                     await call()
@@ -112,7 +114,12 @@ class Load:
     async def _alone(self, wanted: Slice, given: object) -> JsonObject:
         argument = MethodCall(**given).to_wire() if isinstance(given, dict) else given
         answer: JsonObject = await self._tuned.execute_activity(
-            wanted.activity, argument, id=str(uuid.uuid4()), task_queue=wanted.queue, result_type=dict, **_UNMEASURED
+            wanted.activity,
+            argument,
+            id=str(uuid.uuid4()),
+            task_queue=wanted.queue,
+            result_type=dict,
+            start_to_close_timeout=_TIMEOUT,
         )
         return answer
 

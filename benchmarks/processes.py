@@ -28,7 +28,9 @@ _MODULES = {
 
 
 @asynccontextmanager
-async def process(module: str, *arguments: str, environment: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(
+    module: str, *arguments: str, environment: Mapping[str, str]
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Inside, `python -m module` runs; afterwards it is stopped."""
     started = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -59,9 +59,8 @@ class Scene:
 @asynccontextmanager
 async def scene() -> AsyncIterator[Scene]:
     """Build it in a temporary folder, and take it down."""
-    data_dir = Path(tempfile.mkdtemp(prefix="integrations-bench-"))
-    data_dir.rmdir()
-    stack = Stack(StackOptions(data_dir, temporal_port=0, ui_port=0, gateway_port=0, postgres_port=0))
+    folder = Path(tempfile.mkdtemp(prefix="integrations-bench-"))
+    stack = Stack(StackOptions(folder / "data", temporal_port=0, ui_port=0, gateway_port=0, postgres_port=0))
     try:
         async with AsyncExitStack() as opened:
             upstream = await opened.enter_async_context(process("benchmarks.upstream", environment={}))
@@ -74,14 +73,12 @@ async def scene() -> AsyncIterator[Scene]:
                 await opened.enter_async_context(
                     process("benchmarks.floor_worker", kind, stack.ready.temporal, floor_queue(kind), environment={})
                 )
-            load = await opened.enter_async_context(
-                process("benchmarks.load", stack.ready.temporal, environment={})
-            )
+            load = await opened.enter_async_context(process("benchmarks.load", stack.ready.temporal, environment={}))
             instance = await _connected(stack, database, temporal, url)
             yield Scene(stack, database, temporal, Generator(load), url, instance)
     finally:
         stack.destroy()
-        shutil.rmtree(data_dir, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def floor_queue(kind: str) -> str:

@@ -85,6 +85,8 @@ class ExecuteMethod:
                 deadline = workflow.now() + timedelta(milliseconds=self._call.deadline_ms)
                 self._state = CarriedCall(deadline=deadline)
             resolved = self._state.resolved or await self._resolve()
+            if resolved.answer is not None:
+                return resolved.answer
             return await self._execute_or_park(resolved)
         except IntegrationError as error:
             raise to_application_error(error) from error.__cause__
@@ -94,7 +96,7 @@ class ExecuteMethod:
             try:
                 resolved: ResolvedMethod = await workflow.execute_local_activity(
                     "resolve",
-                    self._call,
+                    args=[self._call, Continuation(execution_key=_execution_key())],
                     result_type=ResolvedMethod,
                     start_to_close_timeout=_RESOLVE_TIMEOUT,
                     retry_policy=RetryPolicy(maximum_attempts=1),
