@@ -9,7 +9,7 @@ import sys
 from datetime import timedelta
 
 from temporalio.client import Client
-from temporalio.worker import PollerBehaviorAutoscaling, Worker
+from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner, Worker
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.plugin import IntegrationClientPlugin, IntegrationPlugin
@@ -36,6 +36,8 @@ async def run() -> None:
         task_queue=settings.task_queue,
         plugins=[plugin],
         graceful_shutdown_timeout=timedelta(seconds=30),
+        # Our own workflows, which every test replays inside the sandbox: here it would cost more CPU than they do.
+        workflow_runner=UnsandboxedWorkflowRunner(),
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),
     )

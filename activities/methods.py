@@ -18,7 +18,7 @@ from temporalio.service import RPCError
 
 from integration_service.activities.breaker_news import tell_of_breaker
 from integration_service.activities.execution.attempt import Attempt
-from integration_service.activities.execution.compiled import CompiledDefinitions
+from integration_service.activities.execution.handover import Handover
 from integration_service.activities.execution.outcome import failure, is_throttle
 from integration_service.activities.execution.pipeline import MethodPipeline
 from integration_service.activities.execution.target import Progress, require_connected
@@ -34,7 +34,7 @@ from integration_service.contracts.instances import IntegrationInstanceStatus, O
 from integration_service.contracts.names import connection_workflow_id
 from integration_service.contracts.wire import parse
 from integration_service.storage.database import within_scope
-from integration_service.storage.instances import Instances
+from integration_service.storage.instances import InstanceForCall, Instances
 from integration_service.storage.waiters import Waiters
 
 _HEARTBEAT_EVERY = timedelta(seconds=3)
@@ -53,37 +53,42 @@ class MethodActivities:
         *,
         pipeline: MethodPipeline,
         instances: Instances,
-        definitions: CompiledDefinitions,
         waiters: Waiters,
     ) -> None:
         self._pipeline = pipeline
         self._instances = instances
-        self._definitions = definitions
         self._waiters = waiters
+        self._handover = Handover()
 
     @activity.defn(name="resolve")
-    async def resolve(self, call: MethodCall) -> ResolvedMethod:
-        """What `ExecuteMethod` needs to schedule the method's activity (a local activity).
+    async def resolve(self, call: MethodCall, continuation: Continuation | None = None) -> ResolvedMethod:
+        """What `ExecuteMethod` needs to schedule the method's activity, or the cached answer (a local activity).
 
         Raises ApplicationError typed by code; UNAVAILABLE tells the workflow to wait and ask again.
         """
         try:
             if call.method is None:
                 raise IntegrationError(ErrorCode.VALIDATION_ERROR, "required key is missing", path="method")
-            instance = await self._instances.for_call(call.scope, call.instance_id)
-            compiled = await self._definitions.get(instance.definition_id)
-            ready = await compiled.ready(call.method)
+            progress = Progress()
+            target = progress.target = await self._pipeline.find(call)
+            instance, method = target.instance, target.method.method
             if call.on_auth_error != "wait" or instance.status not in WAITED_OUT:
                 require_connected(instance)
+            answer = None
+            if continuation is not None:
+                answer = await self._pipeline.at_hand(call, Attempt.current(continuation), progress)
         except IntegrationError as error:
             raise to_application_error(error) from None
+        if answer is None:
+            self._handover.leave(str(activity.info().workflow_run_id), method.name, instance)
         return ResolvedMethod(
             instance_id=instance.id,
-            definition=compiled.definition.name,
-            definition_version=compiled.definition.version,
-            method=ready.method.name,
-            retry=ready.method.effective_retry,
-            timeout_ms=round(ready.longest_fetch / timedelta(milliseconds=1)),
+            definition=target.compiled.definition.name,
+            definition_version=target.compiled.definition.version,
+            method=method.name,
+            retry=method.effective_retry,
+            timeout_ms=round(target.method.longest_fetch / timedelta(milliseconds=1)),
+            answer=answer,
         )
 
     @activity.defn(name="park")
@@ -134,7 +139,9 @@ class MethodActivities:
             with within_scope(call.scope):
                 async with _heartbeats(attempt):
                     try:
-                        return await self._pipeline.run(call, attempt, progress, definition=definition)
+                        return await self._pipeline.run(
+                            call, attempt, progress, definition=definition, instance=self._handed(call, attempt)
+                        )
                     finally:
                         await tell_of_breaker(progress)
         except IntegrationError as error:
@@ -142,6 +149,11 @@ class MethodActivities:
                 raise to_application_error(error) from None
             await self._tell_owner(error, progress)
             raise self._failure(error, attempt, progress) from None
+
+    def _handed(self, call: MethodCall, attempt: Attempt) -> InstanceForCall | None:
+        if not attempt.parks or attempt.number > 1:
+            return None
+        return self._handover.take(str(attempt.run_id), str(call.method), call.instance_id)
 
     def _failure(self, error: IntegrationError, attempt: Attempt, progress: Progress) -> ApplicationError:
         if not attempt.parks and is_throttle(error, progress):

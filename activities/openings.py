@@ -18,6 +18,7 @@ from integration_service.storage.decrypt_log import DecryptLog
 from integration_service.storage.vault.openings import Use, opening_for
 
 CALL = "call"
+RESOLVE = "resolve"
 _REASONS = {
     oauth.REFRESH_TOKEN: "refresh",
     oauth.REVOKE_TOKENS: "revoke",
@@ -28,6 +29,7 @@ _REASONS = {
     connections.STORE_CREDENTIAL: "store",
     connections.TEST_CONNECTION: "test",
     keys.REWRAP: "rotate",
+    RESOLVE: CALL,  # a cached answer is given there, and recorded
 }
 # They are recorded with an execution, in its statement; what is left of them afterwards is written apart.
 _RECORDED = frozenset({CALL, "test"})

@@ -139,7 +139,7 @@ class Parts:
             provider_transport=provider_transport,
             webhook_transport=webhook_transport,
             seal_keys=seal_keys,
-            methods=MethodActivities(pipeline=pipeline, instances=instances, definitions=compiled, waiters=waiters),
+            methods=MethodActivities(pipeline=pipeline, instances=instances, waiters=waiters),
             connections=ConnectionActivities(
                 instances=instances,
                 definitions=definitions,

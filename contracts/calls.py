@@ -77,6 +77,8 @@ class ResolvedMethod(AnswerModel):
     method: MethodName
     retry: RetryConfig
     timeout_ms: int = Field(ge=1, le=MAX_TIMEOUT_MS)
+    answer: MethodResult | None = None
+    """The cached one: then no activity is scheduled."""
 
 
 class Continuation(AnswerModel):

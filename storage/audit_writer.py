@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import Any
+
+from pydantic_core import to_json
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.storage.database import Database
@@ -22,12 +23,15 @@ _TYPES = {
     "scheduled_at": "timestamptz", "execution_key": "uuid", "attempt": "integer", "instance_id": "uuid",
     "http_status": "integer", "duration_ms": "integer", "request_bytes": "bigint", "response_bytes": "bigint",
 }  # fmt: skip
-_ARRAYS = ", ".join(f"%({name})s::{_TYPES.get(name, 'text')}[]" for name in COLUMNS)
+_ROW = ", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in COLUMNS)
 _NAMES = ", ".join(COLUMNS)
-# Sorted, so that two statements that meet the same rows take their locks in one order.
-_RECORD = f"""
+# Sorted, so that two statements that meet the same rows take their locks in one order. An instance's use is written at
+# most once in ten seconds, so that a busy one has no hot row. All rows are one parameter, and all white space is one
+# blank: psycopg reads a statement anew each time that has over 4,096 characters, and an array a column costs as much.
+_RECORD = " ".join(
+    f"""
 WITH given AS MATERIALIZED (
-    SELECT * FROM unnest({_ARRAYS}, %(settles_intent)s::boolean[]) AS rows ({_NAMES}, settles_intent)
+    SELECT * FROM json_to_recordset(%(rows)s::json) AS rows ({_ROW}, settles_intent boolean)
 ), execution AS (
     INSERT INTO audit.executions ({_NAMES})
     SELECT {_NAMES} FROM given ORDER BY execution_key, attempt
@@ -38,7 +42,6 @@ WITH given AS MATERIALIZED (
     DELETE FROM integrations.send_intents
      WHERE execution_key = ANY (ARRAY(SELECT execution_key FROM given WHERE settles_intent))
 )
--- At most one write in ten seconds, so that a busy instance has no hot row.
 INSERT INTO integrations.instance_usage AS usage (instance_id, last_used_at)
 SELECT id, now() FROM integrations.instances i
  WHERE id = ANY (ARRAY(SELECT DISTINCT instance_id FROM given))
@@ -46,7 +49,8 @@ SELECT id, now() FROM integrations.instances i
                     WHERE u.instance_id = i.id AND u.last_used_at > now() - interval '10 seconds')
  ORDER BY id
 ON CONFLICT (instance_id) DO UPDATE SET last_used_at = excluded.last_used_at
-"""
+""".split()
+)
 
 
 @dataclass
@@ -139,7 +143,7 @@ def _fail(waiting: _Waiting, error: Exception) -> None:
         waiting.committed.set_exception(error)
 
 
-def _values(batch: list[_Waiting]) -> dict[str, list[Any]]:
-    columns = {name: [getattr(one.execution, name) for one in batch] for name in COLUMNS}
-    opened = decrypt_parameters([opening for one in batch for opening in one.opened])
-    return {**columns, "settles_intent": [one.settles_intent for one in batch], **opened}
+def _values(batch: list[_Waiting]) -> dict[str, str]:
+    rows = [{**vars(one.execution), "settles_intent": one.settles_intent} for one in batch]
+    opened = [opening for one in batch for opening in one.opened]
+    return {"rows": to_json(rows).decode(), **decrypt_parameters(opened)}

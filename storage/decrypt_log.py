@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
+from pydantic_core import to_json
+
 from integration_service.storage.database import Database
 from integration_service.storage.vault.openings import Opening
 
@@ -46,15 +48,14 @@ _NAMES: dict[str, Callable[..., _Named]] = {
 
 INSERT_DECRYPTS = f"""
 INSERT INTO audit.decrypts ({", ".join(_COLUMNS)})
-SELECT * FROM unnest({", ".join(f"%(decrypt_{name})s::{kind}[]" for name, kind in _COLUMNS.items())})
+SELECT * FROM json_to_recordset(%(decrypts)s::json) AS opened ({", ".join(map(" ".join, _COLUMNS.items()))})
 """
 """Writes what `decrypt_parameters` gives, on its own or as ``WITH decrypts AS (…)`` of another statement."""
 
 
-def decrypt_parameters(openings: Sequence[Opening]) -> dict[str, list[Any]]:
-    """The parameters of `INSERT_DECRYPTS`: a column each, none of a name that others have. No opening, no row."""
-    rows = [_row(opening) for opening in openings]
-    return {f"decrypt_{name}": [row.get(name) for row in rows] for name in _COLUMNS}
+def decrypt_parameters(openings: Sequence[Opening]) -> dict[str, str]:
+    """The parameter of `INSERT_DECRYPTS`. No opening, no row."""
+    return {"decrypts": to_json([_row(opening) for opening in openings]).decode()}
 
 
 class DecryptLog:

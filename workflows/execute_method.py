@@ -92,8 +92,9 @@ class ExecuteMethod:
     async def _run(self) -> MethodResult:
         try:
             resolved = self._state.resolved or await self._resolve()
-            self._show(call_page.RUNNING)
-            result = await self._execute_or_park(resolved)
+            if (result := resolved.answer) is None:
+                self._show(call_page.RUNNING)
+                result = await self._execute_or_park(resolved)
         except IntegrationError as error:
             self._show(call_page.failed(error))
             raise
@@ -105,7 +106,7 @@ class ExecuteMethod:
             try:
                 resolved: ResolvedMethod = await workflow.execute_local_activity(
                     "resolve",
-                    self._call,
+                    args=[self._call, Continuation(execution_key=_execution_key())],
                     result_type=ResolvedMethod,
                     start_to_close_timeout=_RESOLVE_TIMEOUT,
                     retry_policy=RetryPolicy(maximum_attempts=1),

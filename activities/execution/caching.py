@@ -113,6 +113,18 @@ class ResponseCache:
                 if served is not None:
                     return served
 
+    async def at_hand(self, key: CacheKey, *, ttl: timedelta) -> MethodResult | None:
+        """The cached result of a key, where there is one now: nothing is fetched, and nobody waited for.
+
+        Raises IntegrationError UNAVAILABLE.
+        """
+        began = time.monotonic()
+        cached = (await self._responses.look(key, ttl=ttl)).cached
+        if cached is None:
+            return None
+        answer = _Answer(_decoded(cached.body), began - cached.age.total_seconds())
+        return answer.served(began=began, ttl=ttl)
+
     async def _lead(self, caller: _Caller) -> MethodResult | None:
         """The leader's own result; None when the cached one ran out in this moment."""
         flight = self._flights[caller.flight] = _Flight()

@@ -28,7 +28,7 @@ from integration_service.contracts.credentials import IntegrationCredential
 from integration_service.contracts.errors import UNEXPECTED, Decision, ErrorCode, IntegrationError
 from integration_service.contracts.wire import JsonObject
 from integration_service.storage.cache_key import CacheKey
-from integration_service.storage.instances import Instances
+from integration_service.storage.instances import InstanceForCall, Instances
 
 _BESIDE_THE_SENDS = timedelta(seconds=15)
 _PAGE_REFUSALS = 3
@@ -68,13 +68,14 @@ class MethodPipeline:
         progress: Progress,
         *,
         definition: str | None = None,
+        instance: InstanceForCall | None = None,
     ) -> MethodResult:
-        """One attempt. `definition` is the one that the activity's type names.
+        """One attempt. `definition` is the one that the activity's type names, `instance` one that was just read.
 
         Raises IntegrationError; `progress` then tells how far it came. Either way the log has its row.
         """
         try:
-            progress.target = await self._find(call, definition=definition)
+            progress.target = await self.find(call, definition=definition, instance=instance)
             result = await self._run(call, attempt, progress)
         except asyncio.CancelledError:
             await asyncio.shield(self._recorder.record(call, attempt, progress, "CANCELLED"))
@@ -89,8 +90,31 @@ class MethodPipeline:
         await self._recorder.record(call, attempt, progress, None)
         return result
 
-    async def _find(self, call: MethodCall, *, definition: str | None) -> Target:
-        instance = await self._instances.for_call(call.scope, call.instance_id, method=call.method)
+    async def at_hand(self, call: MethodCall, attempt: Attempt, progress: Progress) -> MethodResult | None:
+        """The cached answer to a call that was found, recorded like an attempt's. None where there is none to be had
+        at once, for whatever reason: an attempt then says what is wrong, and does what is to be done.
+
+        Raises IntegrationError UNAVAILABLE when it cannot be recorded.
+        """
+        target = progress.resolved
+        cache = target.method.method.cache
+        if cache is None or call.cache != "use":
+            return None
+        try:
+            key = _cache_key(call, target, *await self._prepare(call, progress), shared=not cache.vary_by_instance)
+            found = await self._cache.at_hand(key, ttl=timedelta(milliseconds=cache.ttl_ms))
+        except IntegrationError:
+            return None
+        if found is not None:
+            await self._recorder.record(call, attempt, progress, None)
+        return found
+
+    async def find(
+        self, call: MethodCall, *, definition: str | None = None, instance: InstanceForCall | None = None
+    ) -> Target:
+        """The instance, its definition and the method. Raises IntegrationError that says what is missing."""
+        if instance is None:
+            instance = await self._instances.for_call(call.scope, call.instance_id, method=call.method)
         compiled = await self._definitions.get(instance.definition_id)
         if definition is not None and definition != compiled.definition.name:
             raise IntegrationError(
@@ -103,9 +127,7 @@ class MethodPipeline:
 
     async def _run(self, call: MethodCall, attempt: Attempt, progress: Progress) -> MethodResult:
         target = progress.resolved
-        credential = await self._sender.open(progress)
-        target.method.params.check(call.params, at="params", code=ErrorCode.VALIDATION_ERROR, what="the params object")
-        first = await self._first_page(call, target)
+        credential, first = await self._prepare(call, progress)
         cache = target.method.method.cache
         if cache is None or progress.testing:
             return await self._fetch(call, attempt, progress, credential, first)
@@ -116,6 +138,13 @@ class MethodPipeline:
             claim_for=target.method.longest_fetch + _BESIDE_THE_SENDS,
             fetch=lambda: self._fetch(call, attempt, progress, credential, first),
         )
+
+    async def _prepare(self, call: MethodCall, progress: Progress) -> tuple[IntegrationCredential | None, Page]:
+        """The credential and the page to begin with, once the params are in order."""
+        target = progress.resolved
+        credential = await self._sender.open(progress)
+        target.method.params.check(call.params, at="params", code=ErrorCode.VALIDATION_ERROR, what="the params object")
+        return credential, await self._first_page(call, target)
 
     async def _first_page(self, call: MethodCall, target: Target) -> Page:
         pages = target.method.pages

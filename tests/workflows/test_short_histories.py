@@ -68,7 +68,7 @@ class Service:
         self.row: IntegrationInstance | None = None
 
     @activity.defn(name="resolve")
-    async def resolve(self, call: MethodCall) -> ResolvedMethod:
+    async def resolve(self, call: MethodCall, continuation: Continuation) -> ResolvedMethod:
         return ResolvedMethod(
             instance_id=self.instance_id,
             definition="things",

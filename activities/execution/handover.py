@@ -1,0 +1,42 @@
+"""An instance that was read to resolve a call, handed to the attempt that follows in the same process.
+
+`ExecuteMethod` resolves a call and at once runs it, most often here: then both would read the same row within
+milliseconds. Only the first attempt gets it, once, and only while it is no older than what an attempt may have read
+itself when its request leaves. The credential in it is as the database has it: encrypted.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+from integration_service.storage.instances import InstanceForCall
+
+_GOOD_FOR = timedelta(milliseconds=250)
+_MOST = 1_000
+
+
+class Handover:
+    """What was resolved and not yet taken, by the run that asked. One for all calls of a process."""
+
+    def __init__(self, *, good_for: timedelta = _GOOD_FOR) -> None:
+        self._good_for = good_for.total_seconds()
+        self._left: dict[tuple[str, str], tuple[float, InstanceForCall]] = {}
+
+    def leave(self, run_id: str, method: str, instance: InstanceForCall) -> None:
+        """`instance` was read just now, with how it fares with `method`."""
+        if len(self._left) >= _MOST:
+            self._forget_old()
+        if len(self._left) < _MOST:
+            self._left[run_id, method] = time.monotonic(), instance
+
+    def take(self, run_id: str, method: str, instance_id: str) -> InstanceForCall | None:
+        """The instance that was left for this run, if it is that one and fresh; it is gone then."""
+        at, instance = self._left.pop((run_id, method), (0.0, None))
+        if instance is None or instance.id != instance_id or time.monotonic() - at > self._good_for:
+            return None
+        return instance
+
+    def _forget_old(self) -> None:
+        oldest = time.monotonic() - self._good_for
+        self._left = {key: left for key, left in self._left.items() if left[0] > oldest}

@@ -1,0 +1,1 @@
+"""What a call costs, against bare Temporal: `make bench` measures it and writes docs/performance.md."""

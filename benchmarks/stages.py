@@ -1,0 +1,179 @@
+"""Where the CPU of an attempt goes: the activity itself, one call after the other, each stage's share of the process.
+
+Run as a process with a stack's environment: ``python -m benchmarks.stages CALLS INSTANCE METHOD…`` writes for each
+method an object of milliseconds a call. Nothing else runs in the process, so what its clock shows is a stage's own;
+what goes into the sandbox process of the transforms is counted with `transform`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpcore2
+import psutil
+from temporalio.client import Client
+from temporalio.common import RawValue
+from temporalio.contrib.pydantic import PydanticPayloadConverter
+from temporalio.testing import ActivityEnvironment
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
+
+from integration_service.activities.execution import pipeline as pipeline_module
+from integration_service.activities.execution.answers import Answers
+from integration_service.activities.execution.caching import ResponseCache
+from integration_service.activities.execution.mapping import Mapping
+from integration_service.activities.execution.recording import Recorder
+from integration_service.activities.execution.results import Results
+from integration_service.activities.execution.sending import Sender
+from integration_service.activities.outbound.breaker import Breakers
+from integration_service.activities.outbound.transport import Transport
+from integration_service.activities.parts import Parts
+from integration_service.activities.schemas import Schema
+from integration_service.activities.transforms import Transforms
+from integration_service.contracts.calls import MethodCall
+from integration_service.plugin import IntegrationClientPlugin
+from integration_service.settings import Settings, temporal_config
+from integration_service.storage.credentials import Credentials
+from integration_service.storage.instances import Instances
+
+STAGES = ("load", "decrypt", "validate", "transform", "build", "limit", "send", "parse", "cache", "audit", "rest")
+"""In the order of a call. `rest` is what holds them together: reading the input, the heartbeat, the result."""
+HTTP = "HTTP client"
+_WHERE: tuple[tuple[str, Any, str], ...] = (
+    ("load", Instances, "for_call"),
+    ("decrypt", Credentials, "open"),
+    ("validate", Schema, "check"),
+    ("transform", Mapping, "variables"),
+    ("transform", Mapping, "data"),
+    ("transform", Transforms, "evaluate"),
+    ("build", pipeline_module, "_request"),
+    ("limit", Sender, "take_place"),
+    ("limit", Breakers, "admit"),
+    ("limit", Breakers, "note"),
+    ("send", Transport, "send"),
+    (HTTP, httpcore2.AsyncConnectionPool, "handle_async_request"),
+    ("parse", Answers, "read"),
+    ("parse", Results, "finish"),
+    ("cache", ResponseCache, "through"),
+    ("audit", Recorder, "record"),
+)
+
+
+class Clock:
+    """CPU time of this process by stage; a stage within another one is taken out of it."""
+
+    def __init__(self) -> None:
+        self.spent: Counter[str] = Counter()
+        self._open = ["rest"]
+        self._at = time.process_time()
+
+    def enter(self, stage: str) -> None:
+        self._charge()
+        self._open.append(stage)
+
+    def leave(self) -> None:
+        self._charge()
+        self._open.pop()
+
+    def reset(self) -> None:
+        self._charge()
+        self.spent.clear()
+
+    def _charge(self) -> None:
+        now = time.process_time()
+        self.spent[self._open[-1]] += now - self._at  # type: ignore[assignment]
+        self._at = now
+
+    def around(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        if asyncio.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def awaited(*args: Any, **kwargs: Any) -> Any:
+                self.enter(stage)
+                try:
+                    return await function(*args, **kwargs)
+                finally:
+                    self.leave()
+
+            return awaited
+
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            self.enter(stage)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.leave()
+
+        return called
+
+
+class _Inner(ActivityInboundInterceptor):
+    """The end of the chain: calls the activity."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        return await input.fn(*input.args)
+
+
+async def _measure(calls: int, instance: str, methods: list[str]) -> dict[str, dict[str, float]]:
+    clock = Clock()
+    for stage, owner, name in _WHERE:
+        setattr(owner, name, clock.around(stage, getattr(owner, name)))
+    settings = Settings.from_environment()
+    client = await Client.connect(**temporal_config(), plugins=[IntegrationClientPlugin()])
+    parts = Parts.build(settings, task_queue=settings.task_queue)
+    found = {}
+    async with parts.opened():
+        for method in methods:
+            await _run(parts, client, instance, method, calls // 10 + 10)
+            clock.reset()
+            children = _children_s()
+            await _run(parts, client, instance, method, calls)
+            clock.enter("rest")
+            clock.spent["transform"] += _children_s() - children  # type: ignore[assignment]
+            found[method] = {stage: spent * 1000 / calls for stage, spent in clock.spent.items()}
+            clock.leave()
+    return found
+
+
+async def _run(parts: Parts, client: Client, instance: str, method: str, calls: int) -> None:
+    converter = PydanticPayloadConverter()
+    call = MethodCall(instance_id=instance, method=method, params={"id": 7})
+    [payload] = converter.to_payloads([call])
+    chain = parts.openings.intercept_activity(_Inner())
+    for number in range(calls):
+        now = datetime.now(UTC)
+        running = ActivityEnvironment(client)
+        running.payload_converter = converter
+        running.info = replace(
+            running.info,
+            activity_id=str(number),
+            activity_type=f"bench.{method}",
+            scheduled_time=now,
+            current_attempt_scheduled_time=now,
+            started_time=now,
+            start_to_close_timeout=timedelta(seconds=45),
+            workflow_id=f"stages-{method}-{now.timestamp()}",
+        )
+        wanted = ExecuteActivityInput(parts.methods.run_method, [[RawValue(payload)]], None, {})
+        await running.run(chain.execute_activity, wanted)
+
+
+def _children_s() -> float:
+    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(one.user + one.system for one in times)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asyncio.run(_measure(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))) + "\n")
