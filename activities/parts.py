@@ -104,10 +104,10 @@ class Parts:
         providers = Providers(
             transport=provider_transport, clients=OAuthClients(database, keyring), definitions=compiled
         )
-        revocations = Revocations(instances=instances, providers=providers)
+        outbox, stats = Outbox(database), AuditStats(database)
+        revocations = Revocations(instances=instances, providers=providers, alerts=stats, outbox=outbox)
         exchange = Exchange(providers=providers, credentials=credentials, revocations=revocations)
         reader = ConnectionReader(definitions=compiled, credentials=credentials)
-        outbox = Outbox(database)
         audit, transforms = AuditLog(database), Transforms()
         large = LargeResults(database, results_keyring, public_url=settings.public_url)
         pipeline = MethodPipeline(
@@ -165,7 +165,7 @@ class Parts:
             maintenance=MaintenanceActivities(
                 partitions=AuditPartitions(database),
                 chain=AuditChain(database),
-                stats=AuditStats(database),
+                stats=stats,
                 leftovers=Leftovers(database),
                 breakers=BreakerRows(database),
                 decrypts=DecryptLog(database),
