@@ -48,6 +48,7 @@ from integration_service.storage.database import Database
 from integration_service.storage.decrypt_log import DecryptLog
 from integration_service.storage.definitions import Definitions
 from integration_service.storage.deliveries import Deliveries
+from integration_service.storage.delivery_news import DeliveryNews
 from integration_service.storage.instances import Instances
 from integration_service.storage.key_rotation import MAIN, RESULTS, KeyRotation
 from integration_service.storage.large_results import LargeResults
@@ -185,6 +186,7 @@ class Parts:
                 outbox=outbox,
                 deliveries=Deliveries(database),
                 subscriptions=Subscriptions(database, keyring),
+                news=DeliveryNews(database),
                 transport=webhook_transport,
             ),
         )
