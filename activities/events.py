@@ -20,6 +20,7 @@ from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.events import DELIVER_DUE_EVENTS, DeliverEventsInput, ShiftReport
 from integration_service.contracts.retry import RetryConfig
 from integration_service.storage.deliveries import Deliveries, Delivery
+from integration_service.storage.delivery_news import DeliveryNews
 from integration_service.storage.outbox import Outbox
 from integration_service.storage.subscriptions import Subscriptions
 
@@ -32,7 +33,12 @@ _SEND_WITHIN = timedelta(seconds=15)
 _LEASE = timedelta(seconds=45)
 """Longer than a delivery can take, so that nobody else claims it meanwhile."""
 _ANSWER_BYTES = 64 * 1024
-_IDLE = timedelta(milliseconds=500)
+_BUSY_LOOK = timedelta(milliseconds=500)
+_SHORTEST_LOOK = timedelta(milliseconds=50)
+_IDLE_LOOK = timedelta(seconds=5)
+"""News wakes it before that, where they can be heard."""
+_GATHERING = timedelta(milliseconds=20)
+"""From the first news to the next claim: what comes meanwhile is claimed with it."""
 _EXPIRING_EVERY = timedelta(minutes=1)
 _PRUNE_EVERY = timedelta(minutes=10)
 
@@ -46,12 +52,14 @@ class EventActivities:
         outbox: Outbox,
         deliveries: Deliveries,
         subscriptions: Subscriptions,
+        news: DeliveryNews,
         transport: Transport,
         backoff: RetryConfig = BACKOFF,
     ) -> None:
         self._outbox = outbox
         self._deliveries = deliveries
         self._subscriptions = subscriptions
+        self._news = news
         self._transport = transport
         self._backoff = backoff
 
@@ -103,6 +111,13 @@ class EventActivities:
     async def claim(self, limit: int, *, passing_over: frozenset[str]) -> list[Delivery]:
         return await self._deliveries.claim(limit=limit, each=_EACH_AT_ONCE, lease=_LEASE, passing_over=passing_over)
 
+    async def next_due(self) -> timedelta | None:
+        return await self._deliveries.next_due()
+
+    @property
+    def news(self) -> DeliveryNews:
+        return self._news
+
     @property
     def chores(self) -> list[tuple[timedelta, Callable[[], Awaitable[int]]]]:
         """What is done beside delivering, and how often."""
@@ -121,6 +136,7 @@ class _Shift:
         self._next_chores = [0.0 for _ in self._chores]
 
     async def work(self) -> ShiftReport:
+        listening = asyncio.create_task(self._events.news.listen())
         try:
             while time.monotonic() < self._until and not activity.is_worker_shutdown():
                 activity.heartbeat()
@@ -130,11 +146,12 @@ class _Shift:
                     task = asyncio.create_task(self._deliver(delivery))
                     self._tasks[task] = delivery.subscription_id
                     task.add_done_callback(lambda done: self._tasks.pop(done, None))
-                await self._pause()
+                await self._pause(_BUSY_LOOK if claimed else await self._idle())
             while self._tasks:
                 activity.heartbeat()
                 await asyncio.wait(list(self._tasks), timeout=1)
         finally:
+            listening.cancel()
             for task in list(self._tasks):
                 task.cancel()
         return ShiftReport(**{name: self._counts[name] for name in ShiftReport.model_fields})
@@ -145,13 +162,23 @@ class _Shift:
         free = _AT_ONCE - len(self._tasks)
         return await self._events.claim(free, passing_over=busy) if free > 0 else []
 
-    async def _pause(self) -> None:
-        """Until a delivery has ended, which may make the next one due; for a while when there is none."""
-        left = max(0.0, min(_IDLE.total_seconds(), self._until - time.monotonic()))
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        else:
-            await asyncio.sleep(left)
+    async def _idle(self) -> timedelta:
+        due = await self._events.next_due()
+        return _IDLE_LOOK if due is None else min(max(due, _SHORTEST_LOOK), _IDLE_LOOK)
+
+    async def _pause(self, longest: timedelta) -> None:
+        """Until something was queued, or a delivery has ended, which may make the next one due, or the worker stops."""
+        left = max(0.0, min(longest.total_seconds(), self._until - time.monotonic()))
+        stopping = asyncio.create_task(activity.wait_for_worker_shutdown())
+        # While there is no place for more, news is none.
+        news = [asyncio.create_task(self._events.news.wait())] if len(self._tasks) < _AT_ONCE else []
+        try:
+            await asyncio.wait([stopping, *news, *self._tasks], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if any(task.done() for task in news):
+                await asyncio.sleep(min(left, _GATHERING.total_seconds()))
+        finally:
+            for task in (stopping, *news):
+                task.cancel()
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:

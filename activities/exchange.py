@@ -103,7 +103,10 @@ class Exchange:
         tokens = await self._providers.tokens(registration, grant, callback=callback, url=prepared.token_url)
         account = self._account(registration, tokens, nonce)
         if known is not None and account is not None and known != account and not any_account:
-            await self._revocations.revoke(registration, tokens.credential)
+            instance = prepared.instance
+            await self._revocations.revoke(
+                registration, tokens.credential, instance_id=instance.id, scope=instance.scope
+            )
             raise IntegrationError(
                 ErrorCode.AUTH_ERROR,
                 "another account than before; ask for it with allowDifferentAccount, or make another instance",

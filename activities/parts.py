@@ -49,6 +49,7 @@ from integration_service.storage.database import Database
 from integration_service.storage.decrypt_log import DecryptLog
 from integration_service.storage.definitions import Definitions
 from integration_service.storage.deliveries import Deliveries
+from integration_service.storage.delivery_news import DeliveryNews
 from integration_service.storage.instances import Instances
 from integration_service.storage.key_rotation import MAIN, RESULTS, KeyRotation
 from integration_service.storage.large_results import LargeResults
@@ -106,10 +107,10 @@ class Parts:
         providers = Providers(
             transport=provider_transport, clients=OAuthClients(database, keyring), definitions=compiled
         )
-        revocations = Revocations(instances=instances, providers=providers)
+        outbox, stats = Outbox(database), AuditStats(database)
+        revocations = Revocations(instances=instances, providers=providers, alerts=stats, outbox=outbox)
         exchange = Exchange(providers=providers, credentials=credentials, revocations=revocations)
         reader = ConnectionReader(definitions=compiled, credentials=credentials)
-        outbox = Outbox(database)
         audit, transforms = AuditLog(database), Transforms()
         large = LargeResults(database, results_keyring, public_url=settings.public_url)
         pipeline = MethodPipeline(
@@ -167,7 +168,7 @@ class Parts:
             maintenance=MaintenanceActivities(
                 partitions=AuditPartitions(database),
                 chain=AuditChain(database),
-                stats=AuditStats(database),
+                stats=stats,
                 leftovers=Leftovers(database),
                 breakers=BreakerRows(database),
                 decrypts=DecryptLog(database),
@@ -187,6 +188,7 @@ class Parts:
                 outbox=outbox,
                 deliveries=Deliveries(database),
                 subscriptions=Subscriptions(database, keyring),
+                news=DeliveryNews(database),
                 transport=webhook_transport,
             ),
             nexus=IntegrationsHandler(instances=instances),

@@ -235,7 +235,12 @@ class TokenActivities:
                 revoked = instance.credential.generation
                 held = await self._credentials.open(instance.credential)
                 if held.oauth2 is not None:
-                    await self._revocations.revoke(await self._registration(instance, held), held.oauth2)
+                    await self._revocations.revoke(
+                        await self._registration(instance, held),
+                        held.oauth2,
+                        instance_id=instance.id,
+                        scope=instance.scope,
+                    )
 
 
 def _found_by(wanted: StartRefresh) -> TypedSearchAttributes:

@@ -16,6 +16,8 @@ SWEEP_LEFTOVERS = "SweepLeftovers"
 
 PARTITION_MISSING = "partition_missing"
 """The alert: months had begun, or had rows, and no partition."""
+TOKEN_NOT_REVOKED = "token_not_revoked"  # noqa: S105 - a kind of alert
+"""The alert: a provider still has a token that was given up here; somebody may revoke it there."""
 SEALED = "sealed"
 """The news of a new head."""
 

@@ -35,6 +35,16 @@ UPDATE integrations.deliveries d
    AND e.id = due.event_id AND s.id = due.subscription_id
 RETURNING d.subscription_id, d.claims, d.failures, s.webhook_url, s.workflow_id, s.signal_name, {_EVENT}
 """
+# What is due by now and was not claimed waits for one in order, whose time has yet to come.
+_NEXT_DUE = """
+SELECT min(found.due_at) - clock_timestamp() AS wait
+  FROM integrations.subscriptions s
+ CROSS JOIN LATERAL (
+    SELECT d.due_at FROM integrations.deliveries d
+     WHERE d.subscription_id = s.id AND d.state = 'PENDING' AND d.due_at > clock_timestamp() - interval '1 second'
+     ORDER BY d.due_at LIMIT 1) found
+ WHERE s.enabled
+"""
 _MINE = "subscription_id = %(subscription_id)s AND event_id = %(event_id)s AND claims = %(claims)s"
 _WANTED = f"""
     SELECT s.id AS subscription_id, {_EVENT}
@@ -104,6 +114,12 @@ class Deliveries:
             )
             for row in rows
         ]
+
+    async def next_due(self) -> timedelta | None:
+        """How long until one is due that could not be claimed just now; None when there is none."""
+        row = await self._database.one(_NEXT_DUE, {})
+        wait: timedelta | None = row["wait"] if row else None
+        return wait
 
     async def delivered(self, delivery: Delivery) -> None:
         """It arrived."""

@@ -150,8 +150,8 @@ async def test_a_poll_that_died_after_the_store_is_followed_by_one_that_says_so(
     assert await attempts.poll(other) == PollOutcome(refused="expired_token")
 
 
-async def test_a_provider_in_trouble_is_asked_again_to_revoke_and_refusals_are_logged(
-    provider: Provider, parts: Parts, caplog: pytest.LogCaptureFixture
+async def test_a_provider_in_trouble_is_asked_again_to_revoke_and_what_it_keeps_is_an_alert(
+    provider: Provider, parts: Parts, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     instance = await provider.connected()
     ref = ConnectionRef(instance_id=instance["id"], scope="global")
@@ -166,6 +166,21 @@ async def test_a_provider_in_trouble_is_asked_again_to_revoke_and_refusals_are_l
     provider.revoked.clear()
     await ActivityEnvironment().run(parts.tokens.revoke, ref)
     assert provider.revoked == ["planted-refresh-0"] * 3
+    about = f"% of instance {instance['id']} %"
+    alerts = await world.database.all(
+        "SELECT kind, sentence FROM audit.alerts WHERE sentence LIKE %(about)s ORDER BY id", {"about": about}
+    )
+    assert {row["kind"] for row in alerts} == {"token_not_revoked"}
+    assert [row["sentence"].split(": ")[1] for row in alerts] == [
+        "the provider refused (status 400)",
+        "the provider is in trouble (status 503)",
+    ]
+    events = await world.database.all(
+        "SELECT type, data FROM integrations.events WHERE data ->> 'instanceId' = %(id)s AND type LIKE %(type)s",
+        {"id": instance["id"], "type": "%.audit.alert"},
+    )
+    assert [row["data"]["token"] for row in events] == ["access_token", "refresh_token"]
+    assert "planted" not in repr((alerts, events))
 
 
 async def _device(world: World, instance: JsonObject) -> PollDevice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -94,6 +95,20 @@ def _count(receiver: Upstream, wanted: int) -> Callable[[], Any]:
         return len(receiver.seen) >= wanted
 
     return look
+
+
+async def test_one_that_is_idle_delivers_at_once(world: World, receiver: Upstream, subscribe: Any, name: str) -> None:
+    """It looks every five seconds; what is queued wakes it."""
+    instance = await world.instance(definition_file(name))
+    await subscribe(new_secret(), webhook={"url": receiver.url})
+    waits = []
+    for number, update in enumerate(("disconnect", "reconnect", "disconnect"), 1):
+        await asyncio.sleep(1)  # nothing happens, which is what makes it idle
+        await world.connection(instance).update(update)
+        asked = time.monotonic()
+        await eventually(_count(receiver, 2 * number))
+        waits.append(time.monotonic() - asked)
+    assert sorted(waits)[1] < 1
 
 
 async def test_410_disables_the_subscription_and_a_replay_brings_the_rest(
