@@ -58,5 +58,5 @@ def test_every_room_goes_into_the_wheel() -> None:
 
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text())
     included = set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"])
-    rooms = {path.relative_to(_ROOT).parts[0] for path in _CODE}
+    rooms = {path.relative_to(_ROOT).parts[0] for path in _CODE} - {"benchmarks"}  # run from a checkout
     assert rooms - included == set()
