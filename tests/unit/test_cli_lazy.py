@@ -40,7 +40,7 @@ def test_help_imports_nothing_but_click() -> None:
 def test_a_call_imports_none_of_what_others_need() -> None:
     found = imported("call", "--help")
     assert "temporalio" in found
-    assert not found & _HEAVY
+    assert not found & (_HEAVY - {"cryptography"})  # payloads may be encrypted
 
 
 @pytest.mark.parametrize("name", integrations.list_commands(click.Context(integrations)))
