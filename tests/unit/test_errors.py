@@ -137,7 +137,7 @@ def test_an_error_that_was_never_raised_is_carried_too() -> None:
 async def test_a_bug_in_a_call_reaches_its_caller_with_a_code_and_all_four_fields() -> None:
     # Nothing is behind the activity, so that every call meets a bug.
     nothing: Any = None
-    methods = MethodActivities(pipeline=nothing, instances=nothing, definitions=nothing, waiters=nothing)
+    methods = MethodActivities(pipeline=nothing, instances=nothing, waiters=nothing)
     running = ActivityEnvironment()
     running.info = dataclasses.replace(running.info, activity_type="things.get")
     (payload,) = running.payload_converter.to_payloads([{"instanceId": "planted-secret-9"}])

@@ -12,7 +12,7 @@ from temporalio.common import RawValue
 from temporalio.worker import Worker
 
 from integration_service.client import Integrations
-from integration_service.contracts.calls import MethodCall, MethodResult, Park, Parked, ResolvedMethod
+from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, Park, Parked, ResolvedMethod
 from integration_service.contracts.errors import ErrorCode, IntegrationError, to_application_error
 from integration_service.contracts.retry import DEFAULT_RETRY
 from integration_service.workflows.execute_method import ExecuteMethod
@@ -32,7 +32,7 @@ class _Away:
             raise to_application_error(IntegrationError(ErrorCode.UNAVAILABLE, "the database does not answer"))
 
     @activity.defn(name="resolve")
-    async def resolve(self, _call: MethodCall) -> ResolvedMethod:
+    async def resolve(self, _call: MethodCall, _continuation: Continuation) -> ResolvedMethod:
         self._ask("resolve")
         return ResolvedMethod(
             instance_id=_INSTANCE,
