@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,22 +14,7 @@ from temporalio.testing import ActivityEnvironment
 from integration_service.activities.parts import Parts
 from integration_service.contracts.calls import MethodResult
 from integration_service.contracts.wire import JsonObject
-from integration_service.devstack.stack import Stack
-from integration_service.settings import Settings
 from tests.world import World, definition_file, method
-
-
-@pytest.fixture
-async def parts(stack: Stack) -> AsyncIterator[Parts]:
-    """What a worker is made of, in this process: its attempts end, and nobody learns of it."""
-    settings = Settings(
-        database_url=stack.ready.database,
-        keyring=stack.environment["INTEGRATIONS_KEYRING"],
-        egress_allow=("127.0.0.0/8",),
-    )
-    built = Parts.build(settings, task_queue="unused")
-    async with built.opened():
-        yield built
 
 
 async def attempt(parts: Parts, instance: JsonObject, method_name: str, *, number: int) -> MethodResult:
