@@ -1,1 +1,1 @@
-"""What a call costs, against bare Temporal: `make bench` measures it and writes docs/performance.md."""
+"""What a call costs. `python -m benchmarks.stages` tells its CPU by stage; `comparison` sets it against bare Temporal."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from benchmarks.processes import Cost, costs
 from integration_service.contracts.credentials import CredentialPayload
 from integration_service.contracts.instances import ConnectInstanceInput
 from integration_service.contracts.names import CONNECT_INSTANCE, TASK_QUEUE, connection_workflow_id
@@ -19,7 +20,6 @@ from integration_service.storage.credentials import Credentials
 from integration_service.storage.oauth_clients import OAuthClients
 from integration_service.storage.vault.keyring import Keyring
 from tests.soak.conftest import Measured
-from tests.soak.processes import Cost, costs
 from tests.waiting import eventually
 from tests.world import World, definition_file
 
@@ -58,7 +58,7 @@ async def test_idle_connections(world: World, keyring: Keyring, name: str, full:
     )
     assert connected == {"found": count}
     await eventually(_is_calm, within_s=600)  # what connecting left to do is done
-    memory, after = {kind: cost.mib for kind, cost in costs().items()}, await _quiet(window_s)
+    memory, after = {kind: cost.mib for kind, cost in costs(memory=True).items()}, await _quiet(window_s)
     assert world.upstream.seen == []  # nobody asked for a token
     # One percent of a core each, above what the stack costs without them.
     for kind in ("worker", "temporal", "postgres"):
