@@ -1,1 +1,1 @@
-"""What a call costs. `python -m benchmarks.stages` tells its CPU by stage; `comparison` sets it against bare Temporal."""
+"""What a call costs: CPU by stage (`python -m benchmarks.stages`), and against bare Temporal (`comparison`)."""
