@@ -49,10 +49,25 @@ STILL_AT_WORK = Page(
     "It takes longer than expected. If the connection is not there in a few minutes, begin a new authorization.",
 )
 
+CONNECTED_HERE = Page(200, "Connected", "The connection works. You can close this window.")
+UNKNOWN_TICKET = Page(
+    410, "This link no longer works", "It has been used, has expired, or was cut short. Ask for a new one."
+)
+NO_SESSION = Page(
+    410, "This page is no longer open", "Fifteen minutes are over, or the connection was made. Ask for a new link."
+)
+TOO_OFTEN = Page(429, "Too many tries", "This link is used up. Check what you enter, and ask for a new link.")
+FOREIGN_FORM = Page(403, "Not sent", "This form was not sent from our own page. Open your link again.")
+UNREADABLE_FORM = Page(400, "Not sent", "The form could not be read. Go back, reload the page, and send it again.")
+NO_SAFE_ADDRESS = Page(502, "Not connected", "The provider's address cannot be opened. Tell whoever sent you the link.")
+CONNECT_TAKES_LONG = Page(
+    504, "Not connected yet", "It takes longer than expected. Wait a minute, then open this page again."
+)
+
 
 def invalid(error: IntegrationError) -> Page:
     """The callback's address cannot be right."""
-    return Page(400, "Not connected", _sentence(error.message))
+    return Page(400, "Not connected", sentence(error.message))
 
 
 def refused(error: str) -> Page:
@@ -69,7 +84,7 @@ def failed(error: IntegrationError) -> Page:
     """The connection could not be completed: the state or issuer is wrong, or something behind us failed."""
     if error.code == ErrorCode.VALIDATION_ERROR:
         return invalid(error)
-    return Page(502, "Not connected", _sentence(error.message), error.code)
+    return Page(502, "Not connected", sentence(error.message), error.code)
 
 
 def completed(status: JsonObject) -> Page:
@@ -77,9 +92,9 @@ def completed(status: JsonObject) -> Page:
     if status.get("status") == IntegrationInstanceStatus.CONNECTED:
         return CONNECTED
     why = (status.get("error") or {}).get("message") or "The connection is not in use yet."
-    return Page(502, "Not connected", _sentence(str(why)), str(status.get("status")))
+    return Page(502, "Not connected", sentence(str(why)), str(status.get("status")))
 
 
-def _sentence(message: str) -> str:
+def sentence(message: str) -> str:
     """Our messages are parts of a line elsewhere; here each is a sentence."""
     return message[:1].upper() + message[1:] + ("" if message.endswith(".") else ".")
