@@ -173,9 +173,7 @@ class Connect:
         self._session.erase(response)
         return response
 
-    def _form(
-        self, subject: ConnectSubject, session: str, form: ConnectForm, problem: str | None = None
-    ) -> Response:
+    def _form(self, subject: ConnectSubject, session: str, form: ConnectForm, problem: str | None = None) -> Response:
         button = "Continue to the provider" if grant_of(subject.definition) == "authorization_code" else "Connect"
         html = connect_page.form_page(
             subject, form.fields, token=form_token(session), errors=form.errors, problem=problem, button=button

@@ -48,7 +48,9 @@ class ConnectForm:
 
     def filled(self, given: Mapping[str, str]) -> Self:
         """The form with what was given; secrets are in `secret` only."""
-        config, credential, errors = copy.deepcopy(self.config), {}, {}
+        config = copy.deepcopy(self.config)
+        credential: JsonObject = {}
+        errors: dict[str, str] = {}
         typed = False
         for one in self.fields:
             try:
@@ -84,7 +86,9 @@ class ConnectForm:
     def with_refused_secret(self) -> Self:
         """The provider refuses the credential: all of its secret fields are to be given again."""
         secrets = [one.name for one in self.fields if one.secret and one.path[0] != "config"]
-        return replace(self, errors=dict.fromkeys(secrets, "The provider does not accept this. Check it, and enter it again."))
+        return replace(
+            self, errors=dict.fromkeys(secrets, "The provider does not accept this. Check it, and enter it again.")
+        )
 
     def _shape(self, secret: bytes) -> dict[str, str]:
         try:

@@ -82,7 +82,9 @@ def _title(subject: ConnectSubject) -> str:
 
 
 def _id(one: Field) -> str:
-    return "f-" + "".join(letter if letter.isascii() and letter.isalnum() else f"-{ord(letter):x}-" for letter in one.name)
+    return "f-" + "".join(
+        letter if letter.isascii() and letter.isalnum() else f"-{ord(letter):x}-" for letter in one.name
+    )
 
 
 def _summary(fields: Sequence[Field], errors: Mapping[str, str], problem: str | None) -> str:

@@ -69,9 +69,7 @@ async def read_form(request: Request) -> dict[str, str] | None:
         if len(body) > _MAX_BODY:
             return None
     try:
-        pairs = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS
-        )
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS)
     except ValueError:
         return None
     given = dict(pairs)

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
+from integration_service.contracts.connect_tickets import ConnectTicket, ConnectTicketWanted
 from integration_service.contracts.definitions import DefinitionFile
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.names import is_canonical_uuid
+from integration_service.contracts.oauth_urls import allowed_return_url
 from integration_service.contracts.wire import parse
 from integration_service.storage.database import Database
 from integration_service.storage.instances import not_found
 
-MAX_LIFETIME = timedelta(minutes=15)
 SESSION_LIFETIME = timedelta(minutes=15)
 MAX_POSTS = 20
 """How often one ticket's form may be sent."""
@@ -29,14 +31,6 @@ _JOINED = """JOIN integrations.instances i ON i.id = t.instance_id
              JOIN integrations.definitions d ON d.id = i.definition_id"""
 _UNOPENED = "t.session_hash IS NULL AND t.expires_at > clock_timestamp()"
 _IN_SESSION = "t.session_hash = %(hashed)s AND t.session_expires_at > clock_timestamp() AND t.ended_at IS NULL"
-
-
-@dataclass(frozen=True)
-class NewTicket:
-    """A ticket, told once, to whoever asked for it."""
-
-    ticket: str = field(repr=False)
-    expires_at: datetime
 
 
 @dataclass(frozen=True)
@@ -58,32 +52,33 @@ class ConnectTickets:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def make(
-        self, *, scope: str, reference: str, return_url: str | None, lifetime: timedelta = MAX_LIFETIME
-    ) -> NewTicket:
-        """A ticket for the instance of that id or name; `return_url` was checked by the caller.
+    async def make(self, wanted: ConnectTicketWanted, *, public_url: str, return_urls: Sequence[str]) -> ConnectTicket:
+        """The link to a gateway at `public_url`.
 
-        Raises IntegrationError INSTANCE_NOT_FOUND, or VALIDATION_ERROR for a lifetime beyond 15 minutes.
+        Raises IntegrationError INSTANCE_NOT_FOUND, or VALIDATION_ERROR for a URL that `return_urls` does not allow.
         """
-        if not timedelta(0) < lifetime <= MAX_LIFETIME:
-            raise IntegrationError(ErrorCode.VALIDATION_ERROR, "must be above 0 and at most 15 minutes", path="expires")
+        if wanted.return_url is not None and not allowed_return_url(wanted.return_url, return_urls):
+            raise IntegrationError(
+                ErrorCode.VALIDATION_ERROR, "INTEGRATIONS_RETURN_URLS does not allow that URL", path="returnUrl"
+            )
         ticket = secrets.token_urlsafe(32)
+        column = "id" if is_canonical_uuid(wanted.instance_id) else "name"
         row = await self._database.one(
             f"""INSERT INTO integrations.connect_tickets (ticket_hash, instance_id, return_url, expires_at)
                 SELECT %(hashed)s, id, %(return_url)s, clock_timestamp() + %(lifetime)s FROM integrations.instances
-                 WHERE scope = %(scope)s AND {"id" if is_canonical_uuid(reference) else "name"} = %(reference)s
+                 WHERE scope = %(scope)s AND {column} = %(reference)s
                 RETURNING expires_at""",
             {
                 "hashed": _hash(ticket),
-                "return_url": return_url,
-                "lifetime": lifetime,
-                "scope": scope,
-                "reference": reference,
+                "return_url": wanted.return_url,
+                "lifetime": timedelta(milliseconds=wanted.expires_ms),
+                "scope": wanted.scope,
+                "reference": wanted.instance_id,
             },
         )
         if row is None:
-            raise not_found(reference)
-        return NewTicket(ticket, row["expires_at"])
+            raise not_found(wanted.instance_id)
+        return ConnectTicket(url=f"{public_url.rstrip('/')}/connect/{ticket}", expires_at=row["expires_at"])
 
     async def look(self, ticket: str) -> ConnectSubject | None:
         """What an unopened, unexpired ticket is for. Uses nothing up: link previews do this."""
