@@ -21,6 +21,7 @@ from integration_service.storage.database import Database
 from integration_service.storage.seal_keys import current_seal_key
 
 _FRESH_S = 5.0
+_PATIENCE_S = 3.0
 _ROWS = {
     "database": ("Database", "answers", "does not answer"),
     "temporal": ("Temporal", "answers", "does not answer"),
@@ -72,8 +73,9 @@ class FrontPage:
 
     async def _stored(self) -> tuple[bool, bool]:
         try:
-            return True, await current_seal_key(self._database) is not None
-        except IntegrationError:
+            async with asyncio.timeout(_PATIENCE_S):
+                return True, await current_seal_key(self._database) is not None
+        except (IntegrationError, TimeoutError):
             return False, False
 
     def _wire(self, found: dict[str, bool]) -> JsonObject:
