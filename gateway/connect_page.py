@@ -140,8 +140,9 @@ def _input(one: Field, attributes: str) -> str:
     if one.kind == "select":
         shown = [text for text, _ in one.choices]
         shown = shown if one.required and one.value in shown else ["", *shown]
+        empty = "Choose one" if one.required else "None"
         options = "".join(
-            f'<option value="{escape(text)}"{" selected" if text == one.value else ""}>{escape(text)}</option>'
+            f'<option value="{escape(text)}"{" selected" if text == one.value else ""}>{escape(text or empty)}</option>'
             for text in shown
         )
         return f"<select{attributes}>{options}</select>\n"

@@ -7,26 +7,29 @@ import hashlib
 from html import escape
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --line: #8c959f; --ground: #f6f8fa;
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --line: #8c959f; --ground: #f3f5f8;
+  --rule: #d8dee4;
   --card: #fff; --accent: #0b57d0; --on-accent: #fff; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e6edf3; --soft: #a3adb8; --line: #6e7681; --ground: #0d1117; --card: #161b22;
+  :root { --ink: #e6edf3; --soft: #a3adb8; --line: #6e7681; --ground: #0d1117; --rule: #30363d; --card: #161b22;
     --accent: #8ab4f8; --on-accent: #0d1117; --bad: #ff8a80; }
 }
 * { box-sizing: border-box; }
 body { margin: 0; font: 1rem/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); }
-main { max-width: 36rem; margin: 8vh auto; padding: 2rem; background: var(--card); border-radius: .75rem;
-  box-shadow: 0 1px 4px rgb(0 0 0 / 15%); }
+main { max-width: 36rem; margin: clamp(0rem, 6vh, 4rem) auto; padding: 2rem; background: var(--card); border-radius: .75rem;
+  border: 1px solid var(--rule); border-top: 4px solid var(--accent); }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem; }
 h2 { font-size: 1.1rem; margin: 0 0 .25rem; }
 code { overflow-wrap: anywhere; }
 a { color: var(--accent); }
 fieldset { border: 0; margin: 1.75rem 0 0; padding: 0; min-width: 0; }
-legend { font-weight: 600; font-size: 1.1rem; padding: 0; }
+legend { font-weight: 600; font-size: 1.1rem; width: 100%; padding: 0 0 .35rem;
+  border-bottom: 1px solid var(--rule); }
 .field { margin-top: 1.1rem; }
 label { display: block; font-weight: 600; }
 .check label { display: inline; }
 .hint { color: var(--soft); margin: 0; font-size: .925rem; }
+.field .hint { margin-bottom: .15rem; }
 .wrong { color: var(--bad); margin: .15rem 0 0; font-weight: 600; }
 input, select, textarea { width: 100%; margin-top: .25rem; padding: .55rem .7rem; font: inherit; color: inherit;
   background: var(--card); border: 1px solid var(--line); border-radius: .4rem; }
@@ -42,7 +45,10 @@ button, .button { display: inline-block; margin-top: 1.75rem; padding: .65rem 1.
   cursor: pointer; }
 .code { font: 700 2rem/1.2 ui-monospace, monospace; letter-spacing: .12em; margin: 1rem 0; }
 table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .4rem .75rem .4rem 0; vertical-align: top; }
+caption { text-align: left; }
+nav { margin-top: 1.75rem; }
+nav ul { margin: .25rem 0 0; padding-left: 1.25rem; }
+th, td { text-align: left; border-bottom: 1px solid var(--rule); padding: .5rem .75rem .4rem 0; vertical-align: top; }
 @media (max-width: 40rem) { main { margin: 0; min-height: 100vh; border-radius: 0; padding: 1.5rem; } }
 """
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
