@@ -97,6 +97,8 @@ def _summary(fields: Sequence[Field], errors: Mapping[str, str], problem: str | 
         if one.name in errors
     )
     told = f"<p>{escape(problem)}</p>\n" if problem else ""
+    secrets = any(one.secret for one in fields)
+    told += '<p class="hint">Passwords and keys are not kept by this form: enter them again.</p>\n' if secrets else ""
     return (
         '<div class="summary" role="alert" tabindex="-1" autofocus aria-labelledby="summary-title">\n'
         f'<h2 id="summary-title">There is a problem</h2>\n{told}{f"<ul>{listed}</ul>" if listed else ""}</div>\n'

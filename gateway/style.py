@@ -16,8 +16,8 @@ STYLE = """
 }
 * { box-sizing: border-box; }
 body { margin: 0; font: 1rem/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); }
-main { max-width: 36rem; margin: clamp(0rem, 6vh, 4rem) auto; padding: 2rem; background: var(--card); border-radius: .75rem;
-  border: 1px solid var(--rule); border-top: 4px solid var(--accent); }
+main { max-width: 36rem; margin: clamp(0rem, 6vh, 4rem) auto; padding: 2rem; background: var(--card);
+  border-radius: .75rem; border: 1px solid var(--rule); border-top: 4px solid var(--accent); }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem; }
 h2 { font-size: 1.1rem; margin: 0 0 .25rem; }
 code { overflow-wrap: anywhere; }
