@@ -102,6 +102,7 @@ class ConnectForm:
         return {}
 
     def _field_at(self, path: str) -> str | None:
+        path = path.replace("[", ".")
         fitting = [one.name for one in self.fields if (path + ".").startswith(one.name.removesuffix(".*") + ".")]
         within = [one.name for one in self.fields if one.name.startswith(path + ".")]
         return max(fitting, key=len, default=within[0] if within else None)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from integration_service.contracts.wire import JsonObject, JsonSchema
+from integration_service.contracts.wire import JsonObject, JsonSchema, check_json
 
 Kind = Literal["text", "number", "integer", "checkbox", "select", "password", "url", "email", "date", "json", "lines"]
 _INPUTS: dict[str, Kind] = {"uri": "url", "email": "email", "date": "date", "password": "password"}
@@ -131,7 +131,9 @@ def read_field(one: Field, given: Mapping[str, str]) -> Any:
             return _number(one, text)
         case "json":
             try:
-                return json.loads(text)
+                value = json.loads(text)
+                check_json(value)
+                return value
             except (ValueError, RecursionError):
                 raise Refused("Enter valid JSON.") from None
     return _text(one, text)

@@ -136,7 +136,16 @@ async def test_a_form_is_filled_by_keyboard_without_javascript(world: World, nam
 async def test_oauth_goes_through_the_provider_and_comes_back(world: World, keyring: Keyring, name: str) -> None:
     with tempfile.TemporaryDirectory(prefix="integrations-idp-") as folder:
         async with identity_provider(Path(folder) / "idp") as identity, browser() as page:
-            whole, templated = (Setting(world, identity, keyring, f"{name}{one}") for one in "ab")
+            whole, templated, device = (Setting(world, identity, keyring, f"{name}{one}") for one in "abc")
+            await device.publish(
+                identity.device,
+                grantType="device_code",
+                tokenEndpointAuthMethod="none",
+                authorizationUrl=None,
+                issuer=None,
+                scope="openid read",
+                deviceAuthorizationUrl="{config.url}/o/device-authorization/",
+            )
             await whole.publish(authorizationUrl=f"{identity.issuer}/authorize/")
             await templated.publish()
             await page.without_script()
@@ -169,6 +178,27 @@ async def test_oauth_goes_through_the_provider_and_comes_back(world: World, keyr
             await page.click("[name=allow]")
             await page.shows("Access was granted.")
             assert (await world.connection(instance).status())["status"] == "CONNECTED"
+
+            instance = await device.instance()
+            await page.open(await _link(world, instance))
+            await page.shows("You are about to connect")
+            await page.click("button")
+            await page.shows("Identity provider", "Connection:")
+            await page.click("button")
+            await page.shows("enter the code")
+            code = str(await page.evaluate("document.querySelector('.code').innerText"))
+            # Not entered yet: the page shows the code again.
+            await page.click("a.button")
+            await page.shows(code)
+            shown = str(await page.evaluate("document.querySelector('main a').href"))
+            await identity.approve_device(shown, code)
+
+            async def is_connected() -> bool:
+                return (await world.connection(instance).status())["status"] == "CONNECTED"
+
+            await eventually(is_connected)
+            await page.click("a.button")
+            await page.shows("The connection works.")
 
 
 async def test_the_front_page(world: World) -> None:

@@ -4,127 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-from html import unescape
-from typing import Any
 
-import httpx2
 import pytest
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from integration_service.contracts.connect_tickets import ConnectTicketWanted
-from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.errors import IntegrationError
 from integration_service.contracts.wire import JsonObject
 from integration_service.gateway.app import build_app
 from integration_service.settings import Settings
-from integration_service.storage.connect_tickets import MAX_POSTS, ConnectTickets
+from integration_service.storage.connect_tickets import MAX_POSTS
 from integration_service.storage.leftovers import Leftovers
+from tests.plain_browser import GOOD, WRONG, Browser, desk, filled, link, only_the_good_key, safe
 from tests.planted import found_anywhere
 from tests.served import served
 from tests.upstream import json_answer
 from tests.world import World, definition_file, method
-
-GOOD = "Planted-Page-Key-3d7a/1+q"
-WRONG = "Planted-Page-Wrong-9c2"
-SCHEMA: JsonObject = {
-    "type": "object",
-    "properties": {
-        "url": {"type": "string", "title": "Address", "format": "uri", "description": "Where your help desk is."},
-        "pages": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
-        "region": {"enum": ["eu", "us"]},
-        "archive": {"type": "boolean"},
-        "owner": {"type": "object", "properties": {"mail": {"type": "string", "format": "email"}}},
-        "labels": {"type": "array", "items": {"type": "string"}},
-    },
-    "required": ["url", "region"],
-    "additionalProperties": False,
-}
-
-
-def desk(name: str, **changes: Any) -> JsonObject:
-    return definition_file(
-        name,
-        title="Help desk <1>",
-        authType="api_key",
-        configSchema=SCHEMA,
-        connectionTest="me",
-        methods=[method("me", "GET", "/me")],
-        **changes,
-    )
-
-
-async def only_the_good_key(request: Request) -> Response:
-    return JSONResponse({}, 200 if request.headers.get("x-api-key") == GOOD else 401)
-
-
-class Browser:
-    """Cookies, forms, and no script. Redirects are looked at."""
-
-    def __init__(self, gateway: str) -> None:
-        self.http = httpx2.AsyncClient(base_url=gateway, trust_env=False, timeout=60)
-
-    async def __aenter__(self) -> Browser:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.http.aclose()
-
-    async def get(self, url: str) -> httpx2.Response:
-        return safe(await self.http.get(url))
-
-    async def post(self, url: str, data: dict[str, str] | None = None, **headers: str) -> httpx2.Response:
-        sent = {"Sec-Fetch-Site": "same-origin", "Origin": "null", **headers}
-        return safe(await self.http.post(url, data=data or {}, headers=sent))
-
-    async def opens(self, url: str) -> httpx2.Response:
-        """The ticket's page, its button, and the form that it leads to."""
-        assert "Continue" in (await self.get(url)).text
-        answer = await self.post(url)
-        assert (answer.status_code, answer.headers["location"]) == (303, "/connect")
-        return await self.get("/connect")
-
-    async def sends(self, page: httpx2.Response, **given: str) -> httpx2.Response:
-        """The form that a page shows, as it is filled in already but for what is `given` (``a__b`` is ``a.b``)."""
-        data = filled(page.text)
-        return await self.post("/connect", {**data, **{name.replace("__", "."): text for name, text in given.items()}})
-
-
-def filled(html: str) -> dict[str, str]:
-    data = {}
-    for tag in re.findall(r"<input [^>]*>", html):
-        name, value = (re.search(rf' {one}="([^"]*)"', tag) for one in ("name", "value"))
-        if name and ("checkbox" not in tag or " checked" in tag):
-            data[unescape(name[1])] = unescape(value[1]) if value else ""
-    for name, inner in re.findall(r'<select[^>]* name="([^"]*)"[^>]*>(.*?)</select>', html):
-        chosen = re.search(r'value="([^"]*)" selected', inner) or re.search(r'value="([^"]*)"', inner)
-        assert chosen is not None
-        data[unescape(name)] = unescape(chosen[1])
-    for name, inner in re.findall(r'<textarea[^>]* name="([^"]*)"[^>]*>\n(.*?)</textarea>', html, re.DOTALL):
-        data[unescape(name)] = unescape(inner)
-    return data
-
-
-def safe(response: httpx2.Response) -> httpx2.Response:
-    headers = response.headers
-    assert headers["referrer-policy"] == "no-referrer"
-    assert headers["cache-control"] == "no-store"
-    assert headers["x-content-type-options"] == "nosniff"
-    if response.status_code != 303:
-        policy = headers["content-security-policy"]
-        assert policy.startswith("default-src 'none'; style-src 'sha256-")
-        assert "frame-ancestors 'none'" in policy
-        assert "unsafe" not in policy
-        assert headers["x-frame-options"] == "DENY"
-        assert "<script" not in response.text
-        assert '<html lang="en">' in response.text
-    return response
-
-
-async def link(world: World, instance: JsonObject, **more: Any) -> str:
-    wanted = ConnectTicketWanted(instance_id=instance["id"], **more)
-    allowed = ["https://app.test"]
-    gateway = world.stack.ready.gateway
-    return (await ConnectTickets(world.database).make(wanted, public_url=gateway, return_urls=allowed)).url
 
 
 @pytest.fixture
@@ -360,54 +254,3 @@ async def test_other_kinds_of_credential(world: World, name: str, auth: str) -> 
     assert {"custom": seen.get("x-a") == "acme:tok-1234", "jwt": seen.get("authorization") == "Bearer a.b.c"}.get(
         auth, True
     )
-
-
-async def test_services_ask_for_links_with_a_token(world: World, instance: JsonObject) -> None:
-    token = world.stack.environment["INTEGRATIONS_GATEWAY_TOKENS"]
-    async with httpx2.AsyncClient(base_url=world.stack.ready.gateway, trust_env=False) as http:
-
-        async def ask(body: Any, given: str | None = token) -> httpx2.Response:
-            headers = {"Authorization": f"Bearer {given}"} if given else {}
-            return await http.post("/v1/connect-tickets", json=body, headers=headers)
-
-        wanted = {"instanceId": instance["id"]}
-        for wrong in (None, "x" * 43):
-            answer = await ask(wanted, wrong)
-            assert (answer.status_code, answer.json()["code"]) == (401, ErrorCode.AUTH_ERROR)
-        for body, path in (
-            ({}, "instanceId"),
-            ({**wanted, "returnUrl": "https://evil.test"}, "returnUrl"),
-            ({**wanted, "expiresMs": 900_001}, "expiresMs"),
-            ({**wanted, "else": 1}, "else"),
-        ):
-            answer = await ask(body)
-            assert (answer.status_code, answer.json()["path"]) == (400, path), answer.text
-        assert (await ask({**wanted, "scope": "other"})).status_code == 404
-        assert (await http.get("/v1/connect-tickets")).status_code == 405
-        made = await ask({"instanceId": instance["name"], "expiresMs": 60_000})
-        assert made.status_code == 201
-        assert made.headers["cache-control"] == "private, no-store"
-        assert set(made.json()) == {"url", "expiresAt"}
-        async with Browser(world.stack.ready.gateway) as browser:
-            assert (await browser.opens(made.json()["url"])).status_code == 200
-    nobody = build_app(Settings(database_url=world.stack.ready.database), temporal={"target_host": "127.0.0.1:1"})
-    async with served(nobody, lifespan=True) as gateway, httpx2.AsyncClient(trust_env=False) as http:
-        assert (await http.post(f"{gateway}/v1/connect-tickets", json=wanted)).status_code == 503
-
-
-async def test_the_front_page_tells_health_and_nothing_of_a_tenant(world: World, instance: JsonObject) -> None:
-    async with Browser(world.stack.ready.gateway) as browser:
-        page = await browser.get("/")
-        told = (await browser.http.get("/", headers={"Accept": "application/json"})).json()
-    assert (told["status"], told["database"], told["temporal"], told["sealKey"]) == ("ok", True, True, True)
-    assert told["links"]["webUi"] == world.stack.ready.ui
-    assert world.stack.ready.ui in page.text
-    assert instance["name"] not in page.text
-    lost = Settings(database_url="postgresql://u@127.0.0.1:1/d")
-    app = build_app(lost, temporal={"target_host": "127.0.0.1:1"})
-    async with served(app, lifespan=True) as gateway, Browser(gateway) as browser:
-        page, ticket = await asyncio.gather(browser.get("/"), browser.get("/connect/" + "x" * 43))
-        assert "✗ does not answer" in page.text
-        assert ticket.status_code == 503
-        told = (await browser.http.get("/", headers={"Accept": "application/json"})).json()
-        assert (told["status"], told["database"], told["temporal"]) == ("degraded", False, False)
