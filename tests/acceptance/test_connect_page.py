@@ -97,13 +97,13 @@ async def test_a_form_is_filled_by_keyboard_without_javascript(world: World, nam
         await eventually(partial(page.evaluate, "document.activeElement.className == 'summary'"))
         assert await page.evaluate("document.title") == "Error: Connect Acme Help Desk"
         assert WRONG not in str(await page.evaluate("document.documentElement.outerHTML"))
-        await _size(page, 1000, 1340)
+        await _size(page, 1000, 1380)
         await _keep(page, "connect-errors")
         await _size(page, 390, 844)
         await _keep(page, "connect-mobile")
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         await page.in_dark(True)
-        await _size(page, 1000, 1340)
+        await _size(page, 1000, 1380)
         await _keep(page, "connect-dark")
         await page.in_dark(False)
 
