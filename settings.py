@@ -48,6 +48,8 @@ class Settings(BaseModel):
     holds; with the key set alone what is encrypted can be read, and nothing is encrypted. The `codec_…` settings let
     the gateway decode for Temporal's Web UI and CLI: whose tokens it trusts, and which origins may ask from a browser.
 
+    `web_ui_url` is where Temporal's Web UI is, for the gateway's front page to link to.
+
     `audit_retention` is how long rows of the execution log are kept, in days; they go by whole months.
     """
 
@@ -59,6 +61,7 @@ class Settings(BaseModel):
     task_queue: str = Field(default=TASK_QUEUE, min_length=1)
     egress_allow: tuple[str, ...] = ()
     return_urls: tuple[str, ...] = ()
+    web_ui_url: str = ""
     gateway_listen: str = "127.0.0.1:8700"
     gateway_tokens: tuple[str, ...] = Field(default=(), repr=False)
     results_keyring: str = Field(default="", repr=False)
@@ -79,6 +82,13 @@ class Settings(BaseModel):
         if not _DAYS.fullmatch(given):
             raise ValueError("must be a number of days, at least 1")
         return timedelta(days=int(given))
+
+    @field_validator("web_ui_url")
+    @classmethod
+    def _plain_url(cls, url: str) -> str:
+        if url and not is_return_url(url):
+            raise ValueError("is not a plain http(s) URL")
+        return url
 
     @field_validator("gateway_tokens")
     @classmethod

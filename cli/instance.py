@@ -8,6 +8,7 @@ import click
 import httpx2
 
 from integration_service.cli.authorize import authorize
+from integration_service.cli.connect_link import connect_link
 from integration_service.cli.options import json_option, scope_option
 from integration_service.cli.output import print_object, print_rows
 from integration_service.cli.secrets import read_credential
@@ -95,6 +96,7 @@ async def credentials(session: Session, reference: str, *, file: str | None, sco
 
 
 instance.add_command(authorize)
+instance.add_command(connect_link)
 
 
 @instance.command()

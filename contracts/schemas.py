@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from integration_service.contracts import (
     answers,
     calls,
+    connect_tickets,
     connections,
     credentials,
     definitions,
@@ -54,6 +55,8 @@ WIRE_TYPES: dict[str, Any] = {
         oauth.Authorize,
         oauth.PendingAuthorization,
         connections.CompleteAuthorization,
+        connect_tickets.ConnectTicketWanted,
+        connect_tickets.ConnectTicket,
         oauth.RefreshInput,
         oauth.RefreshWanted,
         oauth.RefreshAnswer,

@@ -178,6 +178,7 @@ def _environment(data_dir: DataDir, ports: StackPorts, cluster: postgres.Cluster
         "INTEGRATIONS_RESULTS_KEYRING": str(data_dir.results_keyring),
         "INTEGRATIONS_GATEWAY_TOKENS": data_dir.gateway_token.read_text(encoding="utf-8"),
         "INTEGRATIONS_PUBLIC_URL": f"http://{HOST}:{ports.gateway}",
+        "INTEGRATIONS_WEB_UI_URL": f"http://{HOST}:{ports.ui}",
         "INTEGRATIONS_GATEWAY_LISTEN": f"{HOST}:{ports.gateway}",
         "INTEGRATIONS_TASK_QUEUE": TASK_QUEUE,
         "INTEGRATIONS_EGRESS_ALLOW": _LOOPBACK,

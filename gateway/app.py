@@ -15,7 +15,10 @@ from integration_service.contracts.calls import RESULTS_PATH
 from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError
 from integration_service.gateway.callback import Callback
 from integration_service.gateway.codec import Codec
+from integration_service.gateway.connect import Connect
+from integration_service.gateway.connect_tickets import TicketOffice
 from integration_service.gateway.connections import Connections
+from integration_service.gateway.front_page import FrontPage
 from integration_service.gateway.results import Results
 from integration_service.gateway.schemas import Schemas
 from integration_service.gateway.tokens import Tokens
@@ -77,6 +80,9 @@ def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None
             Route(f"{RESULTS_PATH}{{id:path}}", result, methods=["GET"]),
             *Schemas(database, tokens=tokens).routes,
             codec.routes(),
+            *Connect(database, connections, public_url=settings.public_url, return_urls=settings.return_urls).routes,
+            TicketOffice(database, settings, tokens=tokens).route,
+            FrontPage(database, connections, web_ui_url=settings.web_ui_url).route,
             # The endpoint itself refuses what is not GET, with a page of its own.
             Route("/oauth/callback", callback, methods=_EVERY_METHOD),
         ],

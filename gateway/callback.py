@@ -13,7 +13,8 @@ from integration_service.contracts.wire import JsonObject
 from integration_service.gateway import pages
 from integration_service.gateway.authorization_response import AuthorizationResponse
 from integration_service.gateway.connections import Connections, TemporalDown, TooLong
-from integration_service.gateway.pages import PAGE_HEADERS, SAFE_HEADERS, Page
+from integration_service.gateway.pages import PAGE_HEADERS, Page
+from integration_service.gateway.style import SAFE_HEADERS
 from integration_service.storage.authorizations import pending
 from integration_service.storage.database import Database
 from integration_service.storage.seal_keys import current_seal_key

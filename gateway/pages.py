@@ -1,9 +1,7 @@
-"""What a person sees at the end of an authorization: plain pages that load nothing and run nothing."""
+"""What a person sees at an end: plain pages that load nothing and run nothing."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from dataclasses import dataclass, replace
 from html import escape
@@ -12,29 +10,9 @@ from typing import Self
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.instances import IntegrationInstanceStatus
 from integration_service.contracts.wire import JsonObject
+from integration_service.gateway.style import document, page_headers
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { margin: 0; font: 1rem/1.5 system-ui, sans-serif; }
-main { max-width: 36rem; margin: 12vh auto; padding: 0 1.5rem; }
-h1 { font-size: 1.5rem; }
-code { overflow-wrap: anywhere; }
-"""
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-
-# The address holds a code and a state: no referrer, no cache. Nothing but our one stylesheet may load.
-SAFE_HEADERS = {
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-PAGE_HEADERS = {
-    **SAFE_HEADERS,
-    "Content-Security-Policy": (
-        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
-        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-    ),
-}
+PAGE_HEADERS = page_headers()
 _SHOWN_ERROR = re.compile(r"[a-z_]{1,40}")
 
 
@@ -55,13 +33,8 @@ class Page:
     def html(self) -> str:
         code = f"<p><code>{escape(self.code)}</code></p>\n" if self.code else ""
         back = f'<p><a href="{escape(self.back)}">Back</a></p>\n' if self.back else ""
-        return (
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{escape(self.title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-            f"<body>\n<main>\n<h1>{escape(self.title)}</h1>\n<p>{escape(self.sentence)}</p>\n"
-            f"{code}{back}</main>\n</body>\n</html>\n"
-        )
+        inner = f"<h1>{escape(self.title)}</h1>\n<p>{escape(self.sentence)}</p>\n{code}{back}"
+        return document(self.title, inner)
 
 
 CONNECTED = Page(200, "Connected", "Access was granted. You can close this window.")
@@ -76,10 +49,25 @@ STILL_AT_WORK = Page(
     "It takes longer than expected. If the connection is not there in a few minutes, begin a new authorization.",
 )
 
+CONNECTED_HERE = Page(200, "Connected", "The connection works. You can close this window.")
+UNKNOWN_TICKET = Page(
+    410, "This link no longer works", "It has been used, has expired, or was cut short. Ask for a new one."
+)
+NO_SESSION = Page(
+    410, "This page is no longer open", "Fifteen minutes are over, or the connection was made. Ask for a new link."
+)
+TOO_OFTEN = Page(429, "Too many tries", "This link is used up. Check what you enter, and ask for a new link.")
+FOREIGN_FORM = Page(403, "Not sent", "This form was not sent from our own page. Open your link again.")
+UNREADABLE_FORM = Page(400, "Not sent", "The form could not be read. Go back, reload the page, and send it again.")
+NO_SAFE_ADDRESS = Page(502, "Not connected", "The provider's address cannot be opened. Tell whoever sent you the link.")
+CONNECT_TAKES_LONG = Page(
+    504, "Not connected yet", "It takes longer than expected. Wait a minute, then open this page again."
+)
+
 
 def invalid(error: IntegrationError) -> Page:
     """The callback's address cannot be right."""
-    return Page(400, "Not connected", _sentence(error.message))
+    return Page(400, "Not connected", sentence(error.message))
 
 
 def refused(error: str) -> Page:
@@ -96,7 +84,7 @@ def failed(error: IntegrationError) -> Page:
     """The connection could not be completed: the state or issuer is wrong, or something behind us failed."""
     if error.code == ErrorCode.VALIDATION_ERROR:
         return invalid(error)
-    return Page(502, "Not connected", _sentence(error.message), error.code)
+    return Page(502, "Not connected", sentence(error.message), error.code)
 
 
 def completed(status: JsonObject) -> Page:
@@ -104,9 +92,9 @@ def completed(status: JsonObject) -> Page:
     if status.get("status") == IntegrationInstanceStatus.CONNECTED:
         return CONNECTED
     why = (status.get("error") or {}).get("message") or "The connection is not in use yet."
-    return Page(502, "Not connected", _sentence(str(why)), str(status.get("status")))
+    return Page(502, "Not connected", sentence(str(why)), str(status.get("status")))
 
 
-def _sentence(message: str) -> str:
+def sentence(message: str) -> str:
     """Our messages are parts of a line elsewhere; here each is a sentence."""
     return message[:1].upper() + message[1:] + ("" if message.endswith(".") else ".")

@@ -12,6 +12,9 @@ _LEFT_OVER = {
     "integrations.large_results": "expires_at < clock_timestamp()",
     # Who comes late is told so for a day.
     "vault.authorizations": "expires_at < clock_timestamp() - interval '1 day'",
+    # A session may outlive the ticket that it was exchanged for.
+    "integrations.connect_tickets": """expires_at < clock_timestamp() - interval '1 hour'
+        AND (session_expires_at IS NULL OR session_expires_at < clock_timestamp() - interval '1 hour')""",
     # Nobody tries a call again after so long; until then the row says that it may have been sent.
     "integrations.send_intents": "created_at < now() - interval '90 days'",
     # A call that still waits looks by itself every five minutes.

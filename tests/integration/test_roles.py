@@ -17,6 +17,7 @@ from temporalio.worker import Worker
 
 from integration_service.client import Integrations
 from integration_service.contracts.calls import MethodCall
+from integration_service.contracts.connect_tickets import ConnectTicketWanted
 from integration_service.contracts.credentials import parse_credential
 from integration_service.contracts.definitions import DefinitionFile
 from integration_service.contracts.instances import ConnectInstanceInput
@@ -27,6 +28,7 @@ from integration_service.plugin import IntegrationPlugin
 from integration_service.settings import Settings
 from integration_service.storage.audit import AuditLog, Execution
 from integration_service.storage.authorizations import Authorizations, pending, state_hash
+from integration_service.storage.connect_tickets import ConnectTickets
 from integration_service.storage.credentials import Credentials
 from integration_service.storage.database import Database, within_scope
 from integration_service.storage.decrypt_log import DecryptLog
@@ -247,6 +249,16 @@ async def test_a_gateway_reads_what_it_shows_and_no_more(
         assert found.instance_id == seeded
         assert await LargeResults(database, keyring).open(ref.id) is not None
         assert await Definitions(database).list()
+        tickets = ConnectTickets(database)
+        wanted = ConnectTicketWanted(instance_id=seeded, scope="s")
+        ticket = (await tickets.make(wanted, public_url="http://g", return_urls=())).url.rpartition("/")[2]
+        assert await tickets.look(ticket) is not None
+        session = await tickets.exchange(ticket)
+        assert session is not None
+        assert await tickets.count_post(session)
+        assert await tickets.in_session(session) is not None
+        await tickets.end(session)
+        assert await tickets.in_session(session) is None
     for statement in (
         "UPDATE integrations.definitions SET status = 'ARCHIVED'",
         "SELECT 1 FROM vault.credentials",
@@ -254,6 +266,7 @@ async def test_a_gateway_reads_what_it_shows_and_no_more(
         "SELECT wrapped_key FROM vault.seal_keys",
         "SELECT ciphertext FROM vault.authorizations",
         "SELECT config FROM integrations.instances",
+        "DELETE FROM integrations.connect_tickets",
         "DELETE FROM vault.authorizations",
         "SELECT 1 FROM audit.executions",
     ):
