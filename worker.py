@@ -44,9 +44,13 @@ async def run() -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # Not `async with worker`: it waits for ever for one that could not start, as on a database of another version.
+    running, asked = asyncio.create_task(worker.run()), asyncio.create_task(stop.wait())
     try:
-        async with worker:
-            await stop.wait()
+        await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+        stopping = [] if running.done() else [asyncio.create_task(worker.shutdown())]
+        await running
+        await asyncio.gather(*stopping)
     finally:
         await asyncio.sleep(_SDK_THREADS_END)
 

@@ -11,7 +11,7 @@ from integration_service.activities import auth
 from integration_service.activities.breaker_news import tell_of_breaker
 from integration_service.activities.connection_reader import ConnectionReader
 from integration_service.activities.exchange import Exchange
-from integration_service.activities.execution.attempt import Attempt
+from integration_service.activities.execution.attempt import Attempt, heartbeats
 from integration_service.activities.execution.compiled import CompiledDefinitions
 from integration_service.activities.execution.outcome import failure
 from integration_service.activities.execution.pipeline import MethodPipeline
@@ -160,7 +160,8 @@ class ConnectionActivities:
                 return TestOutcome(tested=False)
             call = MethodCall(instance_id=instance.id, scope=instance.scope, method=method)
             try:
-                await self._pipeline.run(call, attempt, progress)
+                async with heartbeats(attempt):
+                    await self._pipeline.run(call, attempt, progress)
             finally:
                 await tell_of_breaker(progress)
         except IntegrationError as error:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -17,7 +15,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from integration_service.activities.breaker_news import tell_of_breaker
-from integration_service.activities.execution.attempt import Attempt
+from integration_service.activities.execution.attempt import Attempt, heartbeats
 from integration_service.activities.execution.handover import Handover
 from integration_service.activities.execution.outcome import failure, is_throttle
 from integration_service.activities.execution.pipeline import MethodPipeline
@@ -37,7 +35,6 @@ from integration_service.storage.database import within_scope
 from integration_service.storage.instances import InstanceForCall, Instances
 from integration_service.storage.waiters import Waiters
 
-_HEARTBEAT_EVERY = timedelta(seconds=3)
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -137,7 +134,7 @@ class MethodActivities:
             attempt = Attempt.current(continuation)
             # The input of a dynamic activity is raw to what stands around it: here the scope is known first.
             with within_scope(call.scope):
-                async with _heartbeats(attempt):
+                async with heartbeats(attempt):
                     try:
                         return await self._pipeline.run(
                             call, attempt, progress, definition=definition, instance=self._handed(call, attempt)
@@ -203,21 +200,3 @@ def _argument(model: type[Model], raw: RawValue) -> Model:
     except Exception:
         raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the input cannot be decoded as JSON") from None
     return parse(model, value)
-
-
-@asynccontextmanager
-async def _heartbeats(attempt: Attempt) -> AsyncIterator[None]:
-    """Beat while a call lasts, so that a dead worker is noticed in seconds; a short call never beats."""
-
-    async def beat() -> None:
-        while True:
-            await asyncio.sleep(_HEARTBEAT_EVERY.total_seconds())
-            attempt.beat()
-
-    if attempt.reserved and not attempt.parks:
-        attempt.beat()  # the place is taken now, and not again by the next attempt
-    task = asyncio.create_task(beat())
-    try:
-        yield
-    finally:
-        task.cancel()

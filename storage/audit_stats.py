@@ -68,7 +68,7 @@ class AuditStats:
         rows = await self._database.all(
             """DELETE FROM audit.alerts WHERE id IN (
                    SELECT id FROM audit.alerts
-                    WHERE recorded_at < clock_timestamp() - %(age)s ORDER BY id LIMIT %(limit)s)
+                    WHERE recorded_at < now() - %(age)s ORDER BY id LIMIT %(limit)s)
                RETURNING id""",
             {"age": older_than, "limit": limit},
         )

@@ -84,7 +84,7 @@ class Authorizations:
                 b"""WITH stale AS (
                       DELETE FROM vault.authorizations WHERE state_hash IN (
                           SELECT state_hash FROM vault.authorizations
-                           WHERE expires_at < clock_timestamp() - interval '1 day'
+                           WHERE expires_at < statement_timestamp() - interval '1 day'
                              AND instance_id <> %(instance_id)s FOR UPDATE SKIP LOCKED))
                     DELETE FROM vault.authorizations WHERE instance_id = %(instance_id)s""",
                 values,

@@ -45,11 +45,12 @@ ON CONFLICT (key) DO UPDATE
  WHERE NOT {_CLAIMED} AND (%(anew)s OR NOT {_KEPT})
 RETURNING claimed_at
 """
+# By the statement's time: an index serves no `clock_timestamp()`, which is another time at each row.
 _STORE = f"""
 WITH swept AS (
     DELETE FROM integrations.response_cache WHERE key IN (
         SELECT key FROM integrations.response_cache AS cached
-         WHERE expires_at < clock_timestamp() AND NOT {_CLAIMED} AND key <> %(key)s
+         WHERE expires_at < statement_timestamp() AND NOT {_CLAIMED} AND key <> %(key)s
          ORDER BY expires_at LIMIT {_SWEEP} FOR UPDATE SKIP LOCKED)
 )
 UPDATE integrations.response_cache

@@ -73,7 +73,7 @@ class DecryptLog:
         rows = await self._database.all(
             """DELETE FROM audit.decrypts WHERE id IN (
                    SELECT id FROM audit.decrypts
-                    WHERE opened_at < clock_timestamp() - %(age)s ORDER BY id LIMIT %(limit)s)
+                    WHERE opened_at < now() - %(age)s ORDER BY id LIMIT %(limit)s)
                RETURNING id""",
             {"age": older_than, "limit": limit},
         )

@@ -12,6 +12,7 @@ from integration_service.storage.database import Database
 from integration_service.storage.outbox import EVENT_COLUMNS, MATCHES, cloud_event
 
 _EVENT = ", ".join(f"e.{name}" for name in EVENT_COLUMNS)
+# By the statement's time: an index serves no `clock_timestamp()`.
 # Of an instance's events in order, only the first that is still owed to a subscription can be claimed.
 _CLAIM = f"""
 WITH due AS MATERIALIZED (
@@ -19,7 +20,7 @@ WITH due AS MATERIALIZED (
       FROM integrations.subscriptions s
      CROSS JOIN LATERAL (
         SELECT d.subscription_id, d.event_id FROM integrations.deliveries d
-         WHERE d.subscription_id = s.id AND d.state = 'PENDING' AND d.due_at <= clock_timestamp()
+         WHERE d.subscription_id = s.id AND d.state = 'PENDING' AND d.due_at <= statement_timestamp()
            AND (d.sequence IS NULL OR NOT EXISTS (
                     SELECT FROM integrations.deliveries first
                      WHERE first.subscription_id = d.subscription_id AND first.instance_id = d.instance_id
@@ -41,7 +42,7 @@ SELECT min(found.due_at) - clock_timestamp() AS wait
   FROM integrations.subscriptions s
  CROSS JOIN LATERAL (
     SELECT d.due_at FROM integrations.deliveries d
-     WHERE d.subscription_id = s.id AND d.state = 'PENDING' AND d.due_at > clock_timestamp() - interval '1 second'
+     WHERE d.subscription_id = s.id AND d.state = 'PENDING' AND d.due_at > statement_timestamp() - interval '1 second'
      ORDER BY d.due_at LIMIT 1) found
  WHERE s.enabled
 """

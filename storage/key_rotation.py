@@ -22,7 +22,9 @@ from integration_service.storage.vault.openings import Opening, Use
 BATCH = 250
 """Rows of one commit: some milliseconds of an event loop, and no lock that a call would notice."""
 MAIN, RESULTS = "keyring", "results"
-_OTHER = "wrapped_key IS NOT NULL AND (key_id <> %(key_id)s OR key_version <> %(key_version)s)"
+# Below it or above it: what is only told to be another, no index finds.
+_OTHER = """wrapped_key IS NOT NULL AND ((key_id, key_version) < (%(key_id)s, %(key_version)s)
+                                      OR (key_id, key_version) > (%(key_id)s, %(key_version)s))"""
 
 
 @dataclass(frozen=True)

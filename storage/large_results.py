@@ -38,7 +38,7 @@ _STORE = f"""
 WITH swept AS (
     DELETE FROM integrations.large_results WHERE id IN (
         SELECT id FROM integrations.large_results
-         WHERE expires_at < clock_timestamp() ORDER BY expires_at LIMIT {_SWEEP} FOR UPDATE SKIP LOCKED)
+         WHERE expires_at < statement_timestamp() ORDER BY expires_at LIMIT {_SWEEP} FOR UPDATE SKIP LOCKED)
 )
 INSERT INTO integrations.large_results (id, instance_id, expires_at, {_COLUMNS})
 VALUES (%(id)s, %(instance_id)s, clock_timestamp() + %(lifetime)s, {_VALUES})

@@ -6,7 +6,7 @@ from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.storage.database import Database
 
 SCHEMA = "integrations"
-HEAD = "0011"
+HEAD = "0012"
 
 
 async def check_schema_version(database: Database) -> None:

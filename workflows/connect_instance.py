@@ -412,6 +412,7 @@ class ConnectInstance(OAuthConnection):
                 test,
                 TestOutcome,
                 within=_TEST_TIMEOUT,
+                beats=True,  # a worker that dies amid a test costs seconds of these minutes, not all
                 queue=connection_tests_queue(workflow.info().task_queue),
             )
         except ActivityError as failure:

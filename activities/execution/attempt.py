@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from integration_service.contracts.names import execution_key
 
 _INSISTS_EVERY = timedelta(milliseconds=250)
 Done = TypeVar("Done")
+_HEARTBEAT_EVERY = timedelta(seconds=3)
 _FALLBACK_TIME = timedelta(seconds=60)
 FOR_THE_REST = timedelta(seconds=1)
 """Kept back from an attempt's time for what follows the send."""
@@ -98,3 +100,21 @@ def _throttles(details: Sequence[Any]) -> tuple[int, bool]:
         case [int(throttles), bool(reserved)]:
             return throttles, reserved
     return 0, False
+
+
+@asynccontextmanager
+async def heartbeats(attempt: Attempt) -> AsyncIterator[None]:
+    """Beat while a call lasts, so that a dead worker is noticed in seconds; a short call never beats."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(_HEARTBEAT_EVERY.total_seconds())
+            attempt.beat()
+
+    if attempt.reserved and not attempt.parks:
+        attempt.beat()  # the place is taken now, and not again by the next attempt
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        task.cancel()

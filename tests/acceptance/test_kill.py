@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from integration_service.contracts.errors import IntegrationError
-from tests.world import World, definition_file
+from tests.world import World, definition_file, method
 
 
 class FirstHangs:
@@ -91,3 +91,15 @@ async def test_the_database_killed_in_flight_costs_no_second_send(world: World, 
         return [row["status"] for row in await world.audit(instance)]
 
     assert await rows() == ["SUCCEEDED"]
+
+
+@pytest.mark.slow
+async def test_a_worker_that_dies_amid_a_connection_test_is_noticed_and_another_tests(world: World, name: str) -> None:
+    """Within seconds: without heartbeats the connection would stand still for two minutes, and not be connected."""
+    upstream = world.upstream.handler = FirstHangs()
+    await world.publish(definition_file(name, connectionTest="get", methods=[method("get", "GET", "/things")]))
+    connecting = asyncio.create_task(world.connect(name))
+    await upstream.arrived.wait()
+    _worker(world).kill()
+    status = await asyncio.wait_for(connecting, 60)
+    assert (status["status"], status.get("error")) == ("CONNECTED", None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -211,3 +213,27 @@ async def test_a_url_that_libpq_does_not_read_is_refused_without_a_quote(url: st
     with pytest.raises(IntegrationError) as refused:
         await asyncio.to_thread(migrate, url)
     assert "planted" not in f"{refused.value} {refused.value.details}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("process", "version", "says"),
+    [("worker", "0000", "`integrations migrate`"), ("gateway", "9999", "deploy the newer program")],
+)
+async def test_neither_worker_nor_gateway_starts_on_another_version(
+    stack: Stack, fresh: str, process: str, version: str, says: str
+) -> None:
+    await asyncio.to_thread(migrate, fresh)
+    async with Database(fresh) as database:
+        await database.one("UPDATE integrations.alembic_version SET version_num = %(to)s", {"to": version})
+    environment = {**os.environ, **stack.environment, "INTEGRATIONS_DATABASE_URL": fresh}
+    started = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", f"integration_service.{process}"),
+        env={**environment, "INTEGRATIONS_GATEWAY_LISTEN": "127.0.0.1:0"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(started.communicate(), 60)
+    assert started.returncode not in (0, None)
+    assert f"the database is at {version}" in output.decode()
+    assert says in output.decode().splitlines()[-1]

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.common import RawValue
@@ -68,6 +69,7 @@ class _Away:
         return [self.resolve, self.park, self.method]
 
 
+@pytest.mark.slow
 async def test_no_step_of_a_call_fails_for_an_outage(temporal: Client) -> None:
     queue, away = f"outages-{uuid.uuid4().hex[:8]}", _Away()
     call = MethodCall(instance_id=_INSTANCE, method="get", on_auth_error="wait")
