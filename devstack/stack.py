@@ -179,6 +179,7 @@ def _environment(data_dir: DataDir, ports: StackPorts, cluster: postgres.Cluster
         "INTEGRATIONS_GATEWAY_TOKENS": data_dir.gateway_token.read_text(encoding="utf-8"),
         "INTEGRATIONS_PUBLIC_URL": f"http://{HOST}:{ports.gateway}",
         "INTEGRATIONS_GATEWAY_LISTEN": f"{HOST}:{ports.gateway}",
+        "INTEGRATIONS_WORKER_LISTEN": f"{HOST}:{ports.worker}",
         "INTEGRATIONS_TASK_QUEUE": TASK_QUEUE,
         "INTEGRATIONS_EGRESS_ALLOW": _LOOPBACK,
         **payloads.environment(data_dir, ports),
