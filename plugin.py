@@ -66,6 +66,7 @@ class IntegrationPlugin(SimplePlugin):
         self._settings = settings
         self._telemetry = telemetry or Telemetry()
         self._capacity: Capacity | None = None
+        self._health: WorkerHealth | None = None
         self._parts: Parts | None = None
         super().__init__(
             _NAME,
@@ -93,12 +94,17 @@ class IntegrationPlugin(SimplePlugin):
         config["client"] = _client_speaking(config["client"], self._settings)
         return config
 
+    def stopping(self) -> None:
+        """The worker's owner is about to shut it down: `/readyz` says so while it finishes what it holds."""
+        if self._health is not None:
+            self._health.stop()
+
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:  # noqa: A002
         """Opens the parts, serves the queues, closes the parts."""
         parts, capacity, settings = self._parts, self._capacity, self._settings
         if parts is None or capacity is None or settings is None:
             raise RuntimeError("run_worker before configure_worker")
-        health = WorkerHealth(parts.database, worker)
+        health = self._health = WorkerHealth(parts.database, worker)
         async with health.listening(settings.worker_listen, self._telemetry), parts.opened():
             await _ensure_search_attributes(worker.client)
             control = Worker(

@@ -28,16 +28,18 @@ async def run(settings: Settings) -> None:
     telemetry = Telemetry.of_worker(exposed=bool(settings.worker_listen), trace_upstreams=settings.trace_upstreams)
     try:
         client = await _connect(settings, telemetry)
+        plugin = IntegrationPlugin(settings, telemetry=telemetry)
         worker = Worker(
             client,
             task_queue=settings.task_queue,
-            plugins=[IntegrationPlugin(settings, telemetry=telemetry)],
+            plugins=[plugin],
             # Our own workflows, which every test replays inside the sandbox: here it would cost more CPU than they do.
             workflow_runner=UnsandboxedWorkflowRunner(),
             **Capacity.of(settings).methods(),
         )
         async with worker:
             await stop.wait()
+            plugin.stopping()
     finally:
         if telemetry.tracing is not None:
             await asyncio.to_thread(telemetry.tracing.close)

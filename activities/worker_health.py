@@ -31,10 +31,15 @@ class WorkerHealth:
         self._database = database
         self._worker = worker
         self._beside: tuple[Worker, ...] = ()
+        self._stopping = False
 
     def serve_with(self, *workers: Worker) -> None:
         """The workers beside the main one run."""
         self._beside = workers
+
+    def stop(self) -> None:
+        """It takes no more: not ready from now on, and alive until it has finished what it holds."""
+        self._stopping = True
 
     @asynccontextmanager
     async def listening(self, address: str, telemetry: Telemetry) -> AsyncIterator[None]:
@@ -60,6 +65,8 @@ class WorkerHealth:
             yield
 
     async def _poll(self) -> None:
+        if self._stopping:
+            raise IntegrationError(ErrorCode.UNAVAILABLE, "it finishes what it holds, and stops")
         workers = (self._worker, *self._beside)
         if not self._beside or not all(worker.is_running for worker in workers):
             raise IntegrationError(ErrorCode.UNAVAILABLE, "not all task queues are polled")
