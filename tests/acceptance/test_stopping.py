@@ -55,8 +55,11 @@ async def test_a_call_that_is_held_is_finished_and_the_process_ends_well(world: 
         await eventually(not_ready)
         assert (await worker.get("/healthz")).status_code == 200
         slow.go.set()
-        assert (await call).data == {"id": 1}  # type: ignore[attr-defined]
         assert await worker.code() == 0, worker.log.read_text()
+    assert [row["status"] for row in await world.audit(instance)] == ["SUCCEEDED"]
+    # Whoever comes next tells the caller what is known by then.
+    async with worker_process(world.stack, queue):
+        assert (await asyncio.wait_for(call, 30)).data == {"id": 1}  # type: ignore[attr-defined]
     assert len(world.upstream.seen) == 1
     assert [row["status"] for row in await world.audit(instance)] == ["SUCCEEDED"]
 
