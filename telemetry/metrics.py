@@ -7,7 +7,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
@@ -22,6 +29,7 @@ class Metrics:
     """One process's. Cheap to make; what nobody counts costs nothing."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a series more for each that says when it began: nobody asks
         self.registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
