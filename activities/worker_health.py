@@ -50,7 +50,7 @@ class WorkerHealth:
         host, port = read_address(address, variable=_VARIABLE)
         readiness = Readiness(
             {
-                "database": partial(check_schema_version, self._database),
+                "database": partial(check_schema_version, self._database, running=True),
                 "workers": self._poll,
                 "temporal": self._answers,
             }

@@ -46,7 +46,7 @@ def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None
     database = Database(settings.require("database_url"), max_connections=5)
     metrics = Metrics()
     metrics.collect_from(PoolCollector(database.pool_stats))
-    ready = Readiness({"database": partial(check_schema_version, database)})
+    ready = Readiness({"database": partial(check_schema_version, database, running=True)})
     converter = temporal_converter(settings)
     connections = Connections(temporal or temporal_config(), converter=converter)
     codec = Codec.build(settings, converter.payload_codec)

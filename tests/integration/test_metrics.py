@@ -9,9 +9,11 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from integration_service.contracts.errors import IntegrationError
 from integration_service.devstack.ports import HOST, claim_ports
 from integration_service.gateway.app import build_app
 from integration_service.settings import Settings
+from integration_service.storage.schema_version import HEAD, check_schema_version
 from integration_service.storage.vault.keyring import Keyring
 from tests.provider import Provider
 from tests.served import served
@@ -130,3 +132,20 @@ async def test_without_a_database_it_is_alive_and_not_ready() -> None:
     assert answer.status_code == 503
     assert list(answer.json()["failed"]) == ["database"]
     assert "planted" not in answer.text
+
+
+async def test_a_running_process_stays_ready_over_a_newer_database(world: World) -> None:
+    """Migrations come first: between one and the roll-out the processes of before go on."""
+    database = world.database
+    await check_schema_version(database, running=True)
+    newer = {"new": "9999"}
+    try:
+        await database.one("UPDATE integrations.alembic_version SET version_num = %(new)s", newer)
+        await check_schema_version(database, running=True)
+        with pytest.raises(IntegrationError, match="newer"):
+            await check_schema_version(database)
+        await database.one("UPDATE integrations.alembic_version SET version_num = '0001'", {})
+        with pytest.raises(IntegrationError, match="older"):
+            await check_schema_version(database, running=True)
+    finally:
+        await database.one("UPDATE integrations.alembic_version SET version_num = %(head)s", {"head": HEAD})

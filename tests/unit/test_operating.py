@@ -33,7 +33,6 @@ DASHBOARD: dict[str, Any] = json.loads((FOLDER / "grafana-dashboard.json").read_
 TEMPORALS = {
     "temporal_activity_schedule_to_start_latency_seconds_bucket",
     "temporal_num_pollers",
-    "temporal_resource_slots_mem_usage",
     "temporal_worker_task_slots_available",
     "temporal_worker_task_slots_used",
 }
