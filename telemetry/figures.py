@@ -27,12 +27,12 @@ class Standing:
 
     connections: Mapping[str, int] = field(default_factory=dict)
     """By status."""
-    seal_age: timedelta | None = None
-    """Of the execution log's newest seal; None without one."""
-    unsealed_age: timedelta = timedelta(0)
-    """Of the oldest row that no seal covers."""
     outbox_lag: timedelta = timedelta(0)
     """How long the delivery that has waited longest is overdue."""
+    seal_age: timedelta | None = None
+    """Of the execution log's newest seal; None without one."""
+    unsealed_age: timedelta | None = None
+    """Of the oldest row that no seal covers; None where this login may not look at the log."""
 
 
 class PoolCollector(Collector):
@@ -99,7 +99,8 @@ class StandingCollector(Collector):
         yield connections
         if seen.seal_age is not None:
             yield _seconds("audit_seal_age_seconds", "Age of the execution log's newest seal.", seen.seal_age)
-        yield _seconds("audit_unsealed_age_seconds", "Age of the oldest row without a seal.", seen.unsealed_age)
+        if seen.unsealed_age is not None:
+            yield _seconds("audit_unsealed_age_seconds", "Age of the oldest row without a seal.", seen.unsealed_age)
         yield _seconds("outbox_lag_seconds", "How long the oldest delivery is overdue.", seen.outbox_lag)
 
 

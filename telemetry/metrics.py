@@ -29,7 +29,8 @@ class Metrics:
     """One process's. Cheap to make; what nobody counts costs nothing."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a series more for each that says when it began: nobody asks
+        # A series more for each, which says when it began: nobody asks.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

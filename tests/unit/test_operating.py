@@ -61,7 +61,7 @@ async def _exposed() -> set[str]:
     metrics = Metrics()
 
     async def look() -> Standing:
-        return Standing(connections={"CONNECTED": 1}, seal_age=timedelta(1))
+        return Standing(connections={"CONNECTED": 1}, seal_age=timedelta(1), unsealed_age=timedelta(1))
 
     collector = StandingCollector(look)
     collector._seen, collector._seen_at = await look(), float("inf")
