@@ -22,5 +22,5 @@ wheel:
 
 requirements: ## what the image installs, hashed; names no index
 	{ echo '# What the image installs, hashed. Made by `make requirements` from pyproject.toml; do not edit.'; \
-	  uv export --quiet --no-default-groups --no-emit-project --no-annotate --no-header --format requirements.txt; \
+	  uv export --quiet --no-default-groups --extra telemetry --no-emit-project --no-annotate --no-header --format requirements.txt; \
 	} > requirements.txt

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
@@ -21,26 +20,29 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker, WorkerConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from integration_service.activities.capacity import Capacity
 from integration_service.activities.maintenance_schedule import ensure_maintenance_schedule
 from integration_service.activities.parts import Parts
+from integration_service.activities.worker_health import WorkerHealth
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.events import DELIVER_EVENTS, deliver_events_workflow_id
 from integration_service.contracts.names import SEARCH_ATTRIBUTES, connection_tests_queue, control_queue
 from integration_service.settings import Settings
 from integration_service.storage.temporal_converter import temporal_converter
+from integration_service.telemetry.process import Telemetry
 from integration_service.workflows.connect_instance import ConnectInstance
 from integration_service.workflows.deliver_events import DeliverEvents
 from integration_service.workflows.execute_method import ExecuteMethod
 from integration_service.workflows.maintain_storage import MaintainStorage
+from integration_service.workflows.pinned import PinnedExecuteMethod
 from integration_service.workflows.refresh_oauth import RefreshOAuth
 from integration_service.workflows.rotate_keys import RotateKeysWorkflow
 
 _NAME = "integration-service.IntegrationPlugin"
 _CONTROL_WORKFLOWS = (RefreshOAuth, MaintainStorage, DeliverEvents, RotateKeysWorkflow)
-_CONNECTION_TESTS = 50
-"""At once, in one process: upstreams that hang take no more places than that, and none of a refresh."""
 _WORKFLOWS = (ConnectInstance, ExecuteMethod, *_CONTROL_WORKFLOWS)
-_PASSED_THROUGH = ("integration_service.contracts", "pydantic", "pydantic_core", "annotated_types")
+_VERSIONED = (ConnectInstance, PinnedExecuteMethod, *_CONTROL_WORKFLOWS)
+_PASSED_THROUGH = ("integration_service.contracts", "pydantic", "pydantic_core", "annotated_types", "opentelemetry")
 
 
 class IntegrationClientPlugin(SimplePlugin):
@@ -56,11 +58,15 @@ class IntegrationPlugin(SimplePlugin):
     its own for the control queue and for connection tests, so that neither a flood of calls nor slow upstreams delay a
     refresh.
 
-    One plugin serves one worker. A Replayer gets the workflows and the converter, and needs no database.
+    One plugin serves one worker. A Replayer gets the workflows and the converter, and needs no database. `telemetry` is
+    what the process tells of itself. A worker with Worker Versioning must name AUTO_UPGRADE as its default behaviour.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, telemetry: Telemetry | None = None) -> None:
         self._settings = settings
+        self._telemetry = telemetry or Telemetry()
+        self._capacity: Capacity | None = None
+        self._health: WorkerHealth | None = None
         self._parts: Parts | None = None
         super().__init__(
             _NAME,
@@ -73,20 +79,33 @@ class IntegrationPlugin(SimplePlugin):
         """Builds the parts. Raises IntegrationError when a setting is missing."""
         if self._parts is not None:
             raise ValueError("an IntegrationPlugin serves one worker: make another for another worker")
-        self._parts = Parts.build(self._settings or Settings.from_environment(), task_queue=config["task_queue"])
+        settings = self._settings = self._settings or Settings.from_environment()
+        deployment = config.get("deployment_config")
+        self._capacity = Capacity.of(settings).within(deployment)
+        self._parts = Parts.build(
+            settings, task_queue=config["task_queue"], capacity=self._capacity, telemetry=self._telemetry
+        )
         self.activities = self._parts.method_activities
         self.nexus_service_handlers = [self._parts.nexus]
-        self.interceptors = [self._parts.openings]
+        self.interceptors = self._parts.interceptors
+        if deployment is not None and deployment.use_worker_versioning:
+            self.workflows = _VERSIONED
         config = super().configure_worker(config)
         config["client"] = _client_speaking(config["client"], self._settings)
         return config
 
+    def stopping(self) -> None:
+        """The worker's owner is about to shut it down: `/readyz` says so while it finishes what it holds."""
+        if self._health is not None:
+            self._health.stop()
+
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:  # noqa: A002
         """Opens the parts, serves the queues, closes the parts."""
-        parts = self._parts
-        if parts is None:
+        parts, capacity, settings = self._parts, self._capacity, self._settings
+        if parts is None or capacity is None or settings is None:
             raise RuntimeError("run_worker before configure_worker")
-        async with parts.opened():
+        health = self._health = WorkerHealth(parts.database, worker)
+        async with health.listening(settings.worker_listen, self._telemetry), parts.opened():
             await _ensure_search_attributes(worker.client)
             control = Worker(
                 worker.client,
@@ -94,22 +113,20 @@ class IntegrationPlugin(SimplePlugin):
                 activities=parts.control_activities,
                 workflows=_CONTROL_WORKFLOWS,
                 workflow_runner=_passing_through(None),
-                interceptors=[parts.openings],
-                # Many, and each waits on the network.
-                max_concurrent_activities=500,
-                # Longer than a token request may last: an answer that is on its way is stored.
-                graceful_shutdown_timeout=timedelta(seconds=25),
+                interceptors=parts.interceptors,
+                **capacity.control(),
             )
             tests = Worker(
                 worker.client,
                 task_queue=connection_tests_queue(worker.task_queue),
                 activities=parts.test_activities,
-                interceptors=[parts.openings],
-                max_concurrent_activities=_CONNECTION_TESTS,
+                interceptors=parts.interceptors,
+                **capacity.tests(),
             )
             async with control, tests:
                 await ensure_maintenance_schedule(worker.client, task_queue=control_queue(worker.task_queue))
                 await _ensure_events_are_delivered(worker.client, worker.task_queue)
+                health.serve_with(control, tests)
                 await super().run_worker(worker, next)
 
 

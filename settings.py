@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
@@ -16,13 +16,16 @@ from integration_service.contracts.names import TASK_QUEUE
 from integration_service.contracts.oauth_urls import is_return_url
 
 _PREFIX = "INTEGRATIONS_"
-_LISTS = ("egress_allow", "return_urls", "gateway_tokens", "codec_origins")
+_LISTS = ("egress_allow", "return_urls", "gateway_tokens", "codec_origins", "trace_upstreams")
 # What a Bearer header can carry (RFC 6750 §2.1), and too long to be guessed.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{32,}=*")
 # As a browser writes it (RFC 6454 §6.2): it is compared as text.
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?", re.ASCII)
 
-_DAYS = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
+# What Temporal takes, and what a label or a tag of an image can be.
+_DEPLOYMENT = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
+_BUILD_ID = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$"
+_COUNT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
 
 def temporal_config(environment: Mapping[str, str] | None = None) -> ClientConnectConfig:
@@ -51,6 +54,10 @@ class Settings(BaseModel):
     `web_ui_url` is where Temporal's Web UI is, for the gateway's front page to link to.
 
     `audit_retention` is how long rows of the execution log are kept, in days; they go by whole months.
+
+    `worker_listen` is where a worker answers for its health and its metrics, nowhere by default. `worker_slots` is how
+    many method calls it holds at once, `worker_grace` how many seconds it gives them when it is told to stop. A
+    `build_id` makes it a versioned worker of `deployment`. `trace_upstreams` are the hosts that are sent `traceparent`.
     """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
@@ -73,13 +80,20 @@ class Settings(BaseModel):
     codec_origins: tuple[str, ...] = ()
     codec_local_ui: bool = False
     audit_retention: timedelta = timedelta(days=400)
+    worker_listen: str = ""
+    worker_slots: int = Field(default=100, ge=4, le=10_000)
+    worker_grace: timedelta = timedelta(seconds=30)
+    deployment: str = Field(default="integrations", pattern=_DEPLOYMENT)
+    build_id: str = Field(default="", pattern=_BUILD_ID)
+    log_format: Literal["text", "json"] = "text"
+    trace_upstreams: tuple[str, ...] = ()
 
     @field_validator("audit_retention", mode="before")
     @classmethod
     def _days(cls, given: object) -> object:
         if not isinstance(given, str):
             return given
-        if not _DAYS.fullmatch(given):
+        if not _COUNT.fullmatch(given):
             raise ValueError("must be a number of days, at least 1")
         return timedelta(days=int(given))
 
@@ -89,6 +103,15 @@ class Settings(BaseModel):
         if url and not is_return_url(url):
             raise ValueError("is not a plain http(s) URL")
         return url
+
+    @field_validator("worker_grace", mode="before")
+    @classmethod
+    def _seconds(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        if not _COUNT.fullmatch(given):
+            raise ValueError("must be a number of seconds, at least 1")
+        return timedelta(seconds=int(given))
 
     @field_validator("gateway_tokens")
     @classmethod

@@ -34,6 +34,7 @@ from integration_service.contracts.wire import parse
 from integration_service.storage.database import within_scope
 from integration_service.storage.instances import InstanceForCall, Instances
 from integration_service.storage.waiters import Waiters
+from integration_service.telemetry.logs import now_belongs_to
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -132,6 +133,7 @@ class MethodActivities:
         try:
             call, continuation, definition = _read(arguments)
             attempt = Attempt.current(continuation)
+            now_belongs_to(instanceId=call.instance_id, method=call.method, correlationId=call.correlation_id)
             # The input of a dynamic activity is raw to what stands around it: here the scope is known first.
             with within_scope(call.scope):
                 async with heartbeats(attempt):

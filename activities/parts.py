@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from temporalio.worker import Interceptor
+
 from integration_service.activities.authorizations import AuthorizationActivities
+from integration_service.activities.capacity import Capacity
 from integration_service.activities.connection_reader import ConnectionReader
 from integration_service.activities.connections import ConnectionActivities
 from integration_service.activities.events import EventActivities
@@ -17,6 +20,7 @@ from integration_service.activities.execution.answers import Answers
 from integration_service.activities.execution.caching import ResponseCache
 from integration_service.activities.execution.compiled import CompiledDefinitions
 from integration_service.activities.execution.mapping import Mapping
+from integration_service.activities.execution.observing import Observer
 from integration_service.activities.execution.pagination import PageTokens
 from integration_service.activities.execution.pipeline import MethodPipeline
 from integration_service.activities.execution.recording import Recorder
@@ -33,6 +37,7 @@ from integration_service.activities.outbound.egress import EgressPolicy
 from integration_service.activities.outbound.limits import RateLimiter, Waiting
 from integration_service.activities.outbound.transport import Transport
 from integration_service.activities.renewal import TokenRenewal
+from integration_service.activities.reporting import ReportingInterceptor
 from integration_service.activities.revocations import Revocations
 from integration_service.activities.tokens import TokenActivities
 from integration_service.activities.transforms import Transforms
@@ -63,9 +68,7 @@ from integration_service.storage.subscriptions import Subscriptions
 from integration_service.storage.upstream_health import BreakerRows
 from integration_service.storage.vault.key_file import open_keyring
 from integration_service.storage.waiters import Waiters
-
-_SLOTS = 100
-"""How many method calls a worker runs at once, unless its owner says otherwise: Temporal's own default."""
+from integration_service.telemetry.process import Telemetry
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,21 @@ class Parts:
     maintenance: MaintenanceActivities
     keys: KeyActivities
     openings: OpeningsInterceptor
+    reporting: ReportingInterceptor
     events: EventActivities
     nexus: IntegrationsHandler
 
     @classmethod
-    def build(cls, settings: Settings, *, task_queue: str) -> Parts:
+    def build(
+        cls,
+        settings: Settings,
+        *,
+        task_queue: str,
+        capacity: Capacity | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> Parts:
         """Connects nothing. Raises IntegrationError when a setting is missing or the keyring cannot be read."""
+        capacity, telemetry = capacity or Capacity.of(settings), telemetry or Telemetry()
         database = Database(settings.require("database_url"))
         keyring, results_keyring = (
             open_keyring(settings.require("keyring")),
@@ -113,6 +125,7 @@ class Parts:
         reader = ConnectionReader(definitions=compiled, credentials=credentials)
         audit, transforms = AuditLog(database), Transforms()
         large = LargeResults(database, results_keyring, public_url=settings.public_url)
+        observer = Observer(telemetry.metrics, telemetry.tracing)
         pipeline = MethodPipeline(
             instances=instances,
             definitions=compiled,
@@ -123,15 +136,16 @@ class Parts:
                 limiter=RateLimiter(database),
                 breakers=Breakers(BreakerRows(database)),
                 renewal=TokenRenewal(instances=instances, control_queue=control_queue(task_queue)),
-                waiting=Waiting(_SLOTS // 4),
-                paging=Waiting(_SLOTS // 4, longest=timedelta(hours=1)),
+                waiting=Waiting(capacity.sleepers),
+                paging=Waiting(capacity.sleepers, longest=timedelta(hours=1)),
+                observer=observer,
             ),
             answers=Answers(transforms),
             mapping=Mapping(transforms),
             cache=ResponseCache(responses),
             page_tokens=PageTokens(keyring),
             results=Results(large),
-            recorder=Recorder(audit),
+            recorder=Recorder(audit, observer),
         )
         return cls(
             database=database,
@@ -165,6 +179,7 @@ class Parts:
             ),
             keys=KeyActivities(KeyRotation(database, {MAIN: keyring, RESULTS: results_keyring})),
             openings=OpeningsInterceptor(DecryptLog(database)),
+            reporting=ReportingInterceptor(telemetry),
             maintenance=MaintenanceActivities(
                 partitions=AuditPartitions(database),
                 chain=AuditChain(database),
@@ -183,6 +198,7 @@ class Parts:
                 providers=providers,
                 revocations=revocations,
                 control_queue=control_queue(task_queue),
+                metrics=telemetry.metrics,
             ),
             events=EventActivities(
                 outbox=outbox,
@@ -193,6 +209,10 @@ class Parts:
             ),
             nexus=IntegrationsHandler(instances=instances),
         )
+
+    @property
+    def interceptors(self) -> list[Interceptor]:
+        return [self.reporting, self.openings]
 
     @property
     def method_activities(self) -> list[Callable[..., Any]]:

@@ -42,6 +42,7 @@ from integration_service.storage.authorizations import Authorizations
 from integration_service.storage.credentials import Credentials, StoredCredential
 from integration_service.storage.instances import InstanceForCall, Instances
 from integration_service.storage.refresh_intents import Intent, RefreshIntents
+from integration_service.telemetry.metrics import OK, Metrics
 
 _LEASE = timedelta(seconds=30)
 """How long an intent holds others back: longer than the transport's whole deadline."""
@@ -64,6 +65,7 @@ class TokenActivities:
         providers: Providers,
         revocations: Revocations,
         control_queue: str,
+        metrics: Metrics,
     ) -> None:
         self._instances = instances
         self._credentials = credentials
@@ -72,6 +74,7 @@ class TokenActivities:
         self._providers = providers
         self._revocations = revocations
         self._control_queue = control_queue
+        self._metrics = metrics
 
     @activity.defn(name=names.REFRESH_TOKEN)
     async def refresh(self, wanted: RefreshToken) -> TokenState:
@@ -86,7 +89,14 @@ class TokenActivities:
             current = instance.credential.generation if instance.credential else 0
             if current != wanted.generation and instance.credential is not None:
                 return await self._state(instance)
-            return await beating(self._request(instance, current))
+            try:
+                state = await beating(self._request(instance, current))
+            except IntegrationError as error:
+                self._metrics.refreshed(error.code)
+                raise
+            before = instance.credential.expires_at if instance.credential else None
+            self._metrics.refreshed(OK, left=before - datetime.now(UTC) if before else None)
+            return state
 
     async def _request(self, instance: InstanceForCall, generation: int) -> TokenState:
         held = await self._credentials.open(instance.credential) if instance.credential else None

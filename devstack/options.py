@@ -29,11 +29,12 @@ class StackPorts:
     gateway: int
     postgres: int
     temporal_http: int
+    worker: int
 
     @classmethod
     def claim(cls, options: StackOptions) -> Self:
         """Raises UNAVAILABLE naming a port that is taken, VALIDATION_ERROR for what is no port."""
-        temporal_http = "Temporal's HTTP API"
+        temporal_http, worker = "Temporal's HTTP API", "the worker's health"
         ports = claim_ports(
             {
                 "--temporal-port": options.temporal_port,
@@ -41,6 +42,7 @@ class StackPorts:
                 "--gateway-port": options.gateway_port,
                 "--postgres-port": options.postgres_port,
                 temporal_http: 0,
+                worker: 0,
             }
         )
         return cls(
@@ -49,4 +51,5 @@ class StackPorts:
             gateway=ports["--gateway-port"],
             postgres=ports["--postgres-port"],
             temporal_http=ports[temporal_http],
+            worker=ports[worker],
         )

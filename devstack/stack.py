@@ -180,6 +180,7 @@ def _environment(data_dir: DataDir, ports: StackPorts, cluster: postgres.Cluster
         "INTEGRATIONS_PUBLIC_URL": f"http://{HOST}:{ports.gateway}",
         "INTEGRATIONS_WEB_UI_URL": f"http://{HOST}:{ports.ui}",
         "INTEGRATIONS_GATEWAY_LISTEN": f"{HOST}:{ports.gateway}",
+        "INTEGRATIONS_WORKER_LISTEN": f"{HOST}:{ports.worker}",
         "INTEGRATIONS_TASK_QUEUE": TASK_QUEUE,
         "INTEGRATIONS_EGRESS_ALLOW": _LOOPBACK,
         **payloads.environment(data_dir, ports),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -19,15 +21,20 @@ from integration_service.gateway.connect import Connect
 from integration_service.gateway.connect_tickets import TicketOffice
 from integration_service.gateway.connections import Connections
 from integration_service.gateway.front_page import FrontPage
+from integration_service.gateway.measuring import Measuring
 from integration_service.gateway.results import Results
 from integration_service.gateway.schemas import Schemas
 from integration_service.gateway.tokens import Tokens
 from integration_service.settings import Settings, temporal_config
 from integration_service.storage.database import Database
 from integration_service.storage.large_results import LargeResults
+from integration_service.storage.schema_version import check_schema_version
 from integration_service.storage.seal_keys import current_seal_key
 from integration_service.storage.temporal_converter import temporal_converter
 from integration_service.storage.vault.key_file import open_keyring
+from integration_service.telemetry.endpoints import Readiness, endpoints
+from integration_service.telemetry.figures import PoolCollector
+from integration_service.telemetry.metrics import Metrics
 
 _EVERY_METHOD = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE")
 
@@ -40,10 +47,13 @@ def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None
     is missing or the key set cannot be read.
     """
     database = Database(settings.require("database_url"), max_connections=5)
+    metrics = Metrics()
+    metrics.collect_from(PoolCollector(database.pool_stats))
+    ready = Readiness({"database": partial(check_schema_version, database, running=True)})
     converter = temporal_converter(settings)
     connections = Connections(temporal or temporal_config(), converter=converter)
     codec = Codec.build(settings, converter.payload_codec)
-    oauth = Callback(database, connections, return_urls=settings.return_urls)
+    oauth = Callback(database, connections, return_urls=settings.return_urls, metrics=metrics)
     tokens = Tokens(settings.gateway_tokens)
     results = Results(
         LargeResults(database, open_keyring(settings.results_key_source())) if settings.gateway_tokens else None,
@@ -56,9 +66,8 @@ def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None
         async with database:
             yield
 
-    async def healthz(_: Request) -> JSONResponse:
-        """Whether this process serves; nothing else is asked, or a database outage would restart it."""
-        return JSONResponse({"status": "ok"})
+    async def exposition() -> bytes:
+        return metrics.exposition()
 
     async def seal_key(_: Request) -> JSONResponse:
         """`GET /v1/seal-key`: what secrets are sealed to."""
@@ -75,7 +84,7 @@ def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None
 
     return Starlette(
         routes=[
-            Route("/healthz", healthz),
+            *endpoints(ready, exposition),
             Route("/v1/seal-key", seal_key),
             Route(f"{RESULTS_PATH}{{id:path}}", result, methods=["GET"]),
             *Schemas(database, tokens=tokens).routes,
@@ -86,6 +95,7 @@ def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None
             # The endpoint itself refuses what is not GET, with a page of its own.
             Route("/oauth/callback", callback, methods=_EVERY_METHOD),
         ],
+        middleware=[Middleware(Measuring, metrics=metrics)],
         lifespan=lifespan,
         exception_handlers={IntegrationError: _failed},
     )

@@ -18,17 +18,41 @@ from integration_service.gateway.style import SAFE_HEADERS
 from integration_service.storage.authorizations import pending
 from integration_service.storage.database import Database
 from integration_service.storage.seal_keys import current_seal_key
+from integration_service.telemetry.metrics import Metrics
+
+_OUTCOMES = {
+    200: "connected",
+    302: "connected",
+    400: "refused",
+    405: "refused",
+    503: "unavailable",
+    504: "late",
+}
+"""What the person saw, by the page's status; anything else is a connection that failed."""
 
 
 class Callback:
     """The endpoint. It spends nothing itself: a state is used up by the workflow's activity only."""
 
-    def __init__(self, database: Database, connections: Connections, *, return_urls: Sequence[str]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        connections: Connections,
+        *,
+        return_urls: Sequence[str],
+        metrics: Metrics | None = None,
+    ) -> None:
         self._database = database
         self._connections = connections
         self._return_urls = tuple(return_urls)
+        self._callbacks = (metrics or Metrics()).callbacks
 
     async def __call__(self, request: Request) -> Response:
+        response = await self._respond(request)
+        self._callbacks.labels(_OUTCOMES.get(response.status_code, "failed")).inc()
+        return response
+
+    async def _respond(self, request: Request) -> Response:
         # A link preview asks by HEAD, and must not use up the state.
         if request.method != "GET":
             return _shown(pages.ONLY_GET, {"Allow": "GET"})

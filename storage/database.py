@@ -80,6 +80,10 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    def pool_stats(self) -> dict[str, int]:
+        """The pool's own figures, by psycopg's names; asks nobody."""
+        return self._pool.get_stats()
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection on which each statement is its own transaction: one round trip."""

@@ -9,8 +9,11 @@ SCHEMA = "integrations"
 HEAD = "0012"
 
 
-async def check_schema_version(database: Database) -> None:
-    """Refuse a database that is older or newer than this program, with the command to run."""
+async def check_schema_version(database: Database, *, running: bool = False) -> None:
+    """Refuse a database that is older or newer than this program, with the command to run.
+
+    A process that is `running` goes on with a newer one: the migration comes before the processes that need it.
+    """
     exists = await database.one("SELECT to_regclass('integrations.alembic_version') IS NOT NULL AS known", {})
     row = (
         await database.one("SELECT version_num FROM integrations.alembic_version", {})
@@ -18,7 +21,7 @@ async def check_schema_version(database: Database) -> None:
         else None
     )
     found = row["version_num"] if row else None
-    if found == HEAD:
+    if found == HEAD or (running and found is not None and found > HEAD):
         return
     if found is None or found < HEAD:
         state = "is empty" if found is None else f"is at {found}, older than this program ({HEAD})"

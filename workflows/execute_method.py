@@ -51,6 +51,8 @@ _RESOLVE_TIMEOUT = timedelta(seconds=20)
 _AFTER_THE_SEND = timedelta(seconds=15)
 _HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 _MAX_LOST_WORKERS = 5
+_WORKER_STOPPED = "WorkerShutdown"
+"""Temporal's own: the worker gave the call up because its time to stop was over."""
 _PATIENT_WAITS = 3
 _FIRST_POLL = timedelta(seconds=1)
 _LAST_POLL = timedelta(minutes=5)
@@ -229,7 +231,7 @@ class ExecuteMethod:
                     # No answer from a worker: it died, or was cut off. Whether the request left is in the database.
                     error = _lost(failure)
                     self._note(lost=self._state.lost + 1)
-                    if self._state.lost > _MAX_LOST_WORKERS or isinstance(failure.cause, ApplicationError):
+                    if self._state.lost > _MAX_LOST_WORKERS or _broke(failure.cause):
                         raise error from failure
                 elif error.code == ErrorCode.RATE_LIMITED and "triesSpent" not in error.details:
                     raise error from failure  # the definition does not wait for throttles
@@ -306,6 +308,11 @@ def _lost(failure: FailureError) -> IntegrationError:
     if isinstance(cause, ApplicationError):
         return IntegrationError(ErrorCode.UNAVAILABLE, f"the worker failed ({cause.type})")
     return IntegrationError(ErrorCode.UNAVAILABLE, "the call was not run")
+
+
+def _broke(cause: BaseException | None) -> bool:
+    """Whether the worker itself failed, and will again; one that was stopped before the call ended has not."""
+    return isinstance(cause, ApplicationError) and cause.type != _WORKER_STOPPED
 
 
 def _execution_key() -> str:

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 from integration_service.activities.execution.attempt import FOR_THE_REST, Attempt
+from integration_service.activities.execution.observing import Observer
 from integration_service.activities.execution.target import Progress
 from integration_service.contracts.calls import MethodCall
 from integration_service.contracts.errors import ErrorCode, IntegrationError
@@ -15,14 +16,16 @@ _RECORD_RETRY = timedelta(milliseconds=200)
 
 
 class Recorder:
-    """Writes the rows."""
+    """Writes the rows, and tells the observer."""
 
-    def __init__(self, audit: AuditLog) -> None:
+    def __init__(self, audit: AuditLog, observer: Observer) -> None:
         self._audit = audit
+        self._observer = observer
 
     async def record(self, call: MethodCall, attempt: Attempt, progress: Progress, code: str | None) -> None:
         """Write the log row, in process for as long as the attempt lasts: a request is never repeated because
         our own database was down. Raises IntegrationError when it stayed down."""
+        self._observer.attempted(call, attempt, progress, code)
         row = _row(call, attempt, progress, code)
         if row is None:
             return

@@ -11,6 +11,7 @@ from functools import cached_property
 from integration_service.activities.auth import secret_texts
 from integration_service.activities.execution.attempt import FOR_THE_REST, Attempt
 from integration_service.activities.execution.expiry import has_expired
+from integration_service.activities.execution.observing import Observer
 from integration_service.activities.execution.redaction import REDACTED, SHORTEST_INSIDE
 from integration_service.activities.execution.target import Progress, Target, require_connected
 from integration_service.activities.outbound.breaker import Breakers, has_failed, host_of
@@ -67,6 +68,7 @@ class Sender:
         renewal: TokenRenewal,
         waiting: Waiting,
         paging: Waiting,
+        observer: Observer,
     ) -> None:
         self._credentials = credentials
         self._audit = audit
@@ -76,6 +78,7 @@ class Sender:
         self._renewal = renewal
         self._waiting = waiting
         self._paging = paging
+        self._observer = observer
 
     async def open(self, progress: Progress) -> IntegrationCredential | None:
         """The instance's credential.
@@ -129,7 +132,9 @@ class Sender:
             await self._intend(attempt, target, progress)
             progress.request_bytes += len(request.body or b"")
             progress.maybe_sent, progress.response, progress.without_effect = True, None, False
-            response = progress.response = await self._transport.send(request, within=within)
+            with self._observer.sending(request, definition=target.compiled.definition.name, host=host) as sending:
+                sending.response = await self._transport.send(sending.request, within=within)
+            response = progress.response = sending.response
             progress.response_bytes += len(response.body)
             failed = has_failed(response)
         except SendFailed as error:
@@ -169,6 +174,7 @@ class Sender:
             reserved=first and attempt.reserved,
         )
         if first and await self._waiting.sleep(place.wait):
+            progress.throttled = place.wait > timedelta(0)
             return
         held = timedelta(seconds=progress.hold_until - time.monotonic())
         if not first and await self.waits(attempt, progress, max(place.wait, held)):

@@ -59,6 +59,8 @@ class Progress:
     pages_read: int = 0
     hold_until: float = 0
     """Until when the upstream asked for a pause, by the monotonic clock."""
+    throttled: bool = False
+    """It waited in its slot for a place in the rate limit."""
     breaker_change: BreakerChange | None = None
     """A breaker that this attempt opened or closed."""
 

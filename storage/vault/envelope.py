@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.storage.vault.keyring import KeyProvider, KeyRef
 from integration_service.storage.vault.openings import note_opening
+from integration_service.telemetry.redaction import remember
 
 ENVELOPE_VERSION = 1
 SUITE = 1
@@ -67,6 +68,7 @@ ENVELOPE_COLUMNS = tuple(column.name for column in fields(Envelope))
 async def encrypt(provider: KeyProvider, plaintext: bytes, context: Context) -> Envelope:
     """Encrypt under a fresh data key. Raises IntegrationError KEY_UNAVAILABLE."""
     bound = context.encoded()
+    remember(plaintext)
     data_key, nonce = secrets.token_bytes(32), secrets.token_bytes(12)
     key, commitment = _derive(data_key)
     ref, wrapped = await provider.wrap(data_key, bound)
@@ -100,6 +102,7 @@ async def decrypt(provider: KeyProvider, envelope: Envelope, context: Context) -
     except (InvalidTag, ValueError):
         raise _broken("does not open: it was changed, or belongs to another row") from None
     await note_opening(context.kind, context.parts, ref)
+    remember(plaintext)
     return plaintext
 
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from integration_service.contracts.credentials import Sealed, SealKey
 from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.telemetry.redaction import remember
 
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
@@ -30,11 +31,13 @@ def unseal(sealed: Sealed, private_key: bytes, instance_id: str) -> bytes:
     """Open a seal. Raises IntegrationError VALIDATION_ERROR when it was not made for this key and instance."""
     try:
         box = base64.b64decode(sealed.sealed, validate=True)
-        return _SUITE.decrypt(box, X25519PrivateKey.from_private_bytes(private_key), info=_info(instance_id))
+        plaintext = _SUITE.decrypt(box, X25519PrivateKey.from_private_bytes(private_key), info=_info(instance_id))
     except (InvalidTag, ValueError, binascii.Error):
         raise IntegrationError(
             ErrorCode.VALIDATION_ERROR, "the seal does not open for this instance", path="sealed"
         ) from None
+    remember(plaintext)
+    return plaintext
 
 
 def _info(instance_id: str) -> bytes:

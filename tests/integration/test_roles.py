@@ -20,7 +20,7 @@ from integration_service.contracts.calls import MethodCall
 from integration_service.contracts.connect_tickets import ConnectTicketWanted
 from integration_service.contracts.credentials import parse_credential
 from integration_service.contracts.definitions import DefinitionFile
-from integration_service.contracts.instances import ConnectInstanceInput
+from integration_service.contracts.instances import ConnectInstanceInput, IntegrationInstanceStatus
 from integration_service.contracts.oauth import OAuthClientRecord
 from integration_service.contracts.wire import parse
 from integration_service.devstack.stack import Stack
@@ -39,6 +39,7 @@ from integration_service.storage.migrations import migrate
 from integration_service.storage.oauth_clients import OAuthClients
 from integration_service.storage.schema_version import check_schema_version
 from integration_service.storage.seal_keys import SealKeys, current_seal_key
+from integration_service.storage.standing import standing
 from integration_service.storage.vault.keyring import KeyRef, Keyring, generate_keyring_file
 from integration_service.storage.vault.openings import Opening, Use
 from integration_service.storage.vault.seal import seal
@@ -410,3 +411,16 @@ async def test_a_whole_worker_runs_as_a_member_of_its_role(
         assert await database.all("SELECT 1 FROM integrations.instances WHERE scope = 'own'") == []
         reasons = await database.all("SELECT DISTINCT reason FROM audit.decrypts WHERE scope = 'own'")
         assert {row["reason"] for row in reasons} == {"test", "call"}
+
+
+async def test_workers_tell_how_the_service_stands_and_of_the_log_where_they_may_read_it(urls: dict[str, str]) -> None:
+    async with Database(urls["integrations_worker"]) as worker, Database(urls["integrations_maintenance"]) as keeper:
+        seen = await standing(worker)
+        assert set(seen.connections) == {status.value for status in IntegrationInstanceStatus}
+        assert seen.unsealed_age is None
+        assert (await standing(keeper)).unsealed_age is not None
+
+
+async def test_the_gateway_can_tell_whether_it_is_ready(urls: dict[str, str]) -> None:
+    async with Database(urls["integrations_gateway"]) as gateway:
+        await check_schema_version(gateway, running=True)

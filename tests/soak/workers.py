@@ -44,7 +44,9 @@ class Workers:
     @asynccontextmanager
     async def joined_by(self, more: int) -> AsyncIterator[None]:
         """Inside, so many more processes have been started; who serves shows in the histories of calls."""
-        [worker, _] = services.service_children(self._stack.environment)
+        # The stack's own worker has that address.
+        environment = {**self._stack.environment, "INTEGRATIONS_WORKER_LISTEN": ""}
+        [worker, _] = services.service_children(environment)
         specs = [dataclasses.replace(worker, name=f"worker-{number}") for number in range(more)]
         with tempfile.TemporaryDirectory(prefix="integrations-workers-") as folder:
             data_dir = open_data_dir(Path(folder) / "workers")

@@ -13,7 +13,7 @@ from integration_service.devstack.data_dir import DataDir
 from integration_service.devstack.environment import child_environment
 from integration_service.devstack.options import StackPorts
 
-PORTS = StackPorts(temporal=1, ui=2, gateway=3, postgres=4, temporal_http=5)
+PORTS = StackPorts(temporal=1, ui=2, gateway=3, postgres=4, temporal_http=5, worker=6)
 
 
 def test_the_users_shell_does_not_lead_children_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

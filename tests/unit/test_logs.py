@@ -1,0 +1,165 @@
+"""What is logged: a line a record, where it belongs, and no secret on any way that leads there."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from integration_service.storage.vault.envelope import Context, decrypt, encrypt
+from integration_service.storage.vault.keyring import Keyring, generate_keyring
+from integration_service.telemetry.logs import belonging_to, configure_logs, now_belongs_to
+from integration_service.telemetry.redaction import REDACTED, redacted, remembering
+
+PLANTED = "planted-secret-value"
+
+
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """What the process has logged as JSON."""
+    root, hook, thread_hook = logging.getLogger(), sys.excepthook, threading.excepthook
+    handlers, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    configure_logs("json", stream=stream)
+    yield stream
+    logging.captureWarnings(False)
+    root.handlers[:], sys.excepthook, threading.excepthook = handlers, hook, thread_hook
+    root.setLevel(level)
+    logging.getLogger("uvicorn.access").disabled = False
+
+
+def _entries(stream: io.StringIO) -> list[dict[str, str]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Authorization: Bearer {PLANTED}",
+        f"authorization='Basic {PLANTED}'",
+        f"[('Authorization', 'Token {PLANTED}')]",
+        f"{{'Authorization': 'ApiKey {PLANTED}', 'Accept': '*/*'}}",
+        f"Headers([(b'authorization', b'{PLANTED}')])",
+        f"Bearer {PLANTED}",
+        f"GET https://api.test/x?access_token={PLANTED}&page=2",
+        f"GET /oauth/callback?code={PLANTED}&state={PLANTED} HTTP/1.1",
+        f"grant_type=refresh_token&refresh_token={PLANTED}&client_secret={PLANTED}",
+        f'{{"access_token": "{PLANTED}", "expires_in": 3600}}',
+        f"{{'refreshToken': '{PLANTED}'}}",
+        f'{{"clientSecret":"{PLANTED}\\"{PLANTED}"}}',
+        f"password={PLANTED}",
+        f"postgresql://user:{PLANTED}@db/integrations",
+        f"https://{PLANTED}@api.test/",
+        f"-----BEGIN PRIVATE KEY-----\n{PLANTED}\n-----END PRIVATE KEY-----",
+        f"-----BEGIN RSA PRIVATE KEY-----\n{PLANTED}",
+        "eyJhbGciOiJIUzI1NiJ9.cGxhbnRlZC1zZWNyZXQtdmFsdWU.planted-secret-value",
+        "ghp_plantedplantedplanted1234",
+        "xoxb-plantedplanted",
+    ],
+)
+def test_known_shapes_are_masked(text: str) -> None:
+    clean = redacted(text)
+    assert PLANTED not in clean
+    assert "plantedplanted" not in clean
+    assert REDACTED in clean
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "HTTP_404: the upstream answered 404 (methods.get)",
+        "the database is at 0003, older than this program (0008): run `integrations migrate`",
+        "audit head: seal 1, 307f57dbeba10d900534c2e8695dd5a68413fc6a70fc3b02d0c830acc41edf6c",
+        "exit code=0x, see https://docs.test/token",
+    ],
+)
+def test_ordinary_sentences_stay(text: str) -> None:
+    assert redacted(text).replace(REDACTED, "0x") == text
+
+
+async def test_what_the_vault_opened_or_stored_is_masked_on_every_way_to_the_log(logged: io.StringIO) -> None:
+    provider = Keyring.load(generate_keyring())
+    context = Context("credential", ("scope",))
+    with remembering(), belonging_to(activityId="7"):
+        held = await encrypt(provider, json.dumps({"apiKey": {"key": PLANTED}}).encode(), context)
+        stored = await encrypt(provider, b'{"token": "another-planted-one"}', context)
+        assert await decrypt(provider, held, context)
+        del stored
+        log = logging.getLogger("some.library")
+        log.warning("in the message %s", PLANTED)
+        log.warning("as an argument's repr %r", {"value": PLANTED, "new": "another-planted-one"})
+        log.error("stack", stack_info=True)
+        logging.getLogger(f"logger.{'x'}").info("quoted %s", PLANTED.replace("-", "%2D") + PLANTED)
+        try:
+            raise ValueError(PLANTED)
+        except ValueError:
+            log.exception("with a traceback")
+        warnings.warn(f"as a warning {PLANTED}", stacklevel=1)
+
+        async def fails() -> None:
+            raise RuntimeError(PLANTED)
+
+        task = asyncio.create_task(fails())
+        await asyncio.wait({task})
+        asyncio.get_running_loop().call_exception_handler({"message": "from the loop", "exception": task.exception()})
+        try:
+            raise KeyError(PLANTED)
+        except KeyError as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+    assert PLANTED not in logged.getvalue()
+    assert "another-planted-one" not in logged.getvalue()
+    entries = _entries(logged)
+    assert len(entries) >= 8
+    assert all(entry["activityId"] == "7" for entry in entries)
+
+
+def test_others_cannot_write_urls_and_headers(logged: io.StringIO) -> None:
+    for name in ("httpx2", "httpcore2.http11", "authlib.oauth2", "urllib3.connectionpool", "zeep.transports"):
+        logging.getLogger(name).info("GET https://api.test/%s", PLANTED)
+        logging.getLogger(name).debug("send_request_headers %s", PLANTED)
+    logging.getLogger("uvicorn.access").warning('"GET /oauth/callback?code=%s"', PLANTED)
+    assert logged.getvalue() == ""
+
+
+def test_a_record_says_where_it_belongs(logged: io.StringIO) -> None:
+    log = logging.getLogger("integration_service.x")
+    with belonging_to(workflowId="w", runId="r", traceId=None):
+        now_belongs_to(instanceId="i", method="get", correlationId=f"token={PLANTED}")
+        log.info("inside")
+    log.info("outside")
+    inside, outside = _entries(logged)
+    assert inside == {
+        "time": inside["time"],
+        "level": "INFO",
+        "logger": "integration_service.x",
+        "message": "inside",
+        "workflowId": "w",
+        "runId": "r",
+        "instanceId": "i",
+        "method": "get",
+        "correlationId": f"token={REDACTED}",
+    }
+    assert outside.keys() == {"time", "level", "logger", "message"}
+
+
+def test_text_is_for_people(logged: io.StringIO) -> None:
+    stream = io.StringIO()
+    configure_logs("text", stream=stream)
+    with belonging_to(workflowId="w"):
+        logging.getLogger("x").warning("two\nlines with token=%s", PLANTED)
+    first, second = stream.getvalue().splitlines()
+    assert first.endswith("WARNING x two workflowId=w")
+    assert second == f"lines with token={REDACTED}"
+
+
+def test_forgotten_when_the_call_is_over() -> None:
+    with remembering():
+        pass
+    assert redacted(PLANTED) == PLANTED
