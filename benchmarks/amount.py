@@ -127,7 +127,7 @@ async def _fill_log(connection: psycopg.AsyncConnection[tuple[object, ...]], amo
         "'\"executions_\"YYYY_MM')"
     )
     row = await cursor.fetchone()
-    bounds = sql.SQL(str(row[0] if row else ""))  # type: ignore[arg-type] # the server's own text
+    bounds = sql.SQL(str(row[0] if row else ""))  # the server's own text
     await connection.execute(sql.SQL("DROP TABLE {}").format(month))
     await connection.execute(
         "CREATE TABLE audit.filled (LIKE audit.executions INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"

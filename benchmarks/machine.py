@@ -21,13 +21,14 @@ async def describe(temporal: Client, database: Database) -> dict[str, str]:
     """Processor, cores, memory, versions, date and commit."""
     system = await temporal.workflow_service.get_system_info(GetSystemInfoRequest())
     row = await database.one("SELECT current_setting('server_version') AS version", {})
+    postgres = row["version"] if row else ""
     load = os.getloadavg()[0]
     return {
         "processor": f"{_processor()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB",
         "load before": f"{load:.1f} (more than 0.5 means that others used the machine)",
         "system": f"{platform.system()} {platform.release()}",
         "Python": f"{platform.python_version()}, temporalio {version('temporalio')}, psycopg {version('psycopg')}",
-        "servers": f"Temporal {system.server_version} (dev server, as `dev` runs it), Postgres {row['version'] if row else ''}",
+        "servers": f"Temporal {system.server_version} (dev server, as `dev` runs it), Postgres {postgres}",
         "commit": _commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }

@@ -139,7 +139,7 @@ def _memory(found: Any) -> str:
     rows = [(count, f"{mib:.0f}") for count, mib in found.items() if count.isdigit()]
     return "\n".join(
         [
-            "At its most, while so many calls wait for a slow upstream or for a slot; what processes share counts once.\n",
+            "At its most, while so many calls wait for a slow upstream or for a slot. What is shared counts once.\n",
             _table(("calls in flight", "MiB"), rows),
             f"That is {found['kibPerCall']:.0f} KiB a call.\n",
         ]

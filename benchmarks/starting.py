@@ -25,7 +25,7 @@ async def _start(data_dir: Path) -> float:
     began = time.monotonic()
     ports = [word for option in _PORTS for word in (option, "0")]
     started = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "integration_service.cli.main", "dev", "--data-dir", str(data_dir), *ports),
+        *(str(Path(sys.executable).parent / "integrations"), "dev", "--data-dir", str(data_dir), *ports),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         env=child_environment({}),
