@@ -36,6 +36,11 @@ def write_report(results: dict[str, Any], docs: Path) -> None:
     """Write both, over what was there."""
     (docs / _PICTURE).parent.mkdir(parents=True, exist_ok=True)
     draw(results, docs / _PICTURE)
+    (docs / "performance.md").write_text(page(results), encoding="utf-8")
+
+
+def page(results: dict[str, Any]) -> str:
+    """The page's text: the same figures give the same text."""
     sections = [_INTRODUCTION]
     for name, title, render in (
         ("calls", "Calls through `ExecuteMethod`", _calls),
@@ -48,8 +53,7 @@ def write_report(results: dict[str, Any], docs: Path) -> None:
     ):
         if name in results:
             sections += [f"## {title}\n", render(results[name]["figures"]), _taken(results[name])]
-    page = "\n".join([*sections, _NO_TEST, _machine(results)])
-    (docs / "performance.md").write_text(page, encoding="utf-8")
+    return "\n".join([*sections, _NO_TEST, _machine(results)])
 
 
 def _calls(levels: Any) -> str:
