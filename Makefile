@@ -1,4 +1,4 @@
-.PHONY: test fast soak lint types wheel requirements
+.PHONY: test fast soak bench bench-data lint types wheel requirements
 
 test: ## everything, as README says
 	uv run pytest
@@ -8,6 +8,12 @@ fast: ## without what needs minutes
 
 soak: ## the heavy proofs whole: hours; docs/reliability.md has the figures
 	SOAK=1 uv run pytest tests/soak tests/workflows/test_refresh_oauth.py --soak
+
+bench: ## calls against bare Temporal: 15 minutes on a quiet machine, 5 with QUICK=1; writes docs/performance.md
+	uv run --group bench python -m benchmarks $(if $(QUICK),--quick)
+
+bench-data: ## the same call among ten million rows
+	uv run --group bench python -m benchmarks data $(if $(QUICK),--quick)
 
 lint:
 	uv run ruff check .

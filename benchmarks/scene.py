@@ -23,6 +23,7 @@ from integration_service.contracts.credentials import SealKey
 from integration_service.contracts.definitions import DefinitionFile, IntegrationDefinition
 from integration_service.contracts.instances import ConnectInstanceInput
 from integration_service.contracts.wire import JsonObject, parse
+from integration_service.devstack.data_dir import open_data_dir
 from integration_service.devstack.options import StackOptions
 from integration_service.devstack.stack import Stack
 from integration_service.plugin import IntegrationClientPlugin
@@ -46,7 +47,8 @@ _THING = {
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything answers. `url` is the upstream's; `instance` one connected instance of definition `bench`."""
+    """Everything answers. `url` is the upstream's, `instance` one connected instance of definition `bench`, `passwords`
+    the file with those of Postgres."""
 
     stack: Stack
     database: Database
@@ -54,6 +56,7 @@ class Scene:
     load: Generator
     url: str
     instance: str
+    passwords: Path
 
 
 @asynccontextmanager
@@ -75,7 +78,8 @@ async def scene() -> AsyncIterator[Scene]:
                 )
             load = await opened.enter_async_context(process("benchmarks.load", stack.ready.temporal, environment={}))
             instance = await _connected(stack, database, temporal, url)
-            yield Scene(stack, database, temporal, Generator(load), url, instance)
+            passwords = open_data_dir(folder / "data").database_passwords
+            yield Scene(stack, database, temporal, Generator(load), url, instance, passwords)
     finally:
         stack.destroy()
         shutil.rmtree(folder, ignore_errors=True)
@@ -100,7 +104,7 @@ def definition(name: str, **changes: Any) -> JsonObject:
             _method("cached", cache={"ttlMs": 3_600_000}),
             _method("mapped", requestTransform="{'id': params.id}", responseTransform="{'id': id, 'name': name}"),
             _method("limited", rateLimits={"requestsPerMinute": 1_000_000, "burstLimit": 100_000}),
-            _method("slow", request={"method": "GET", "path": "/slow/20000/{id}"}),
+            _method("slow", request={"method": "GET", "path": "/slow/10000/{id}"}),
         ],
         **changes,
     }

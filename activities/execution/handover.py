@@ -37,6 +37,11 @@ class Handover:
             return None
         return instance
 
+    @property
+    def kept(self) -> int:
+        """How many are left."""
+        return len(self._left)
+
     def _forget_old(self) -> None:
         oldest = time.monotonic() - self._good_for
         self._left = {key: left for key, left in self._left.items() if left[0] > oldest}

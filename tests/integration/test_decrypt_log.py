@@ -56,6 +56,26 @@ async def test_a_call_and_its_connection_leave_rows(world: World, keyring: Keyri
     assert "planted" not in str(found) + str(stored)
 
 
+async def test_a_cached_call_leaves_rows_too(world: World, name: str) -> None:
+    """Its answer comes from `resolve`, which opens the credential like an attempt and is recorded like one."""
+    world.upstream.answers = [json_answer({"ok": True})]
+    await world.publish(
+        definition_file(
+            name, authType="api_key", methods=[method("get", "GET", "/things/1", cache={"ttlMs": 60_000})]
+        )
+    )
+    instance = await world.connect(name)
+    credential = {"type": "api_key", "apiKey": {"key": "planted-0123456789", "headerOrParam": "X-K", "inHeader": True}}
+    await world.submit(instance, credential)
+    await world.call(instance, "get")
+    assert (await world.call(instance, "get")).cached
+    [fetched, cached] = await world.audit(instance)
+    assert (cached["status"], cached["http_status"], cached["attempt"]) == ("SUCCEEDED", None, 1)
+    assert cached["execution_key"] != fetched["execution_key"]
+    [row] = [row for row in await rows(world.database, instance["id"]) if row["run_id"] == cached["run_id"]]
+    assert (row["reason"], row["kind"], row["activity_id"]) == ("call", "credential", cached["activity_id"])
+
+
 async def test_a_secret_is_handed_out_only_after_its_row_is_written(database: Database, keyring: Keyring) -> None:
     instance = str(uuid.uuid4())
     context = Context("credential", ("s", instance, str(uuid.uuid4()), "custom", "1", "7"))

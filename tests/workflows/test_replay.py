@@ -24,7 +24,7 @@ from tests.identity import identity_provider
 from tests.oauth_setting import Setting
 from tests.upstream import json_answer
 from tests.waiting import eventually
-from tests.world import World, definition_file
+from tests.world import World, definition_file, method
 
 _STORED = sorted((Path(__file__).parent.parent / "histories").glob("*.json"))
 
@@ -79,6 +79,20 @@ async def test_new_histories_replay(world: World, name: str) -> None:
     await world.connection(instance).update("delete")
     await _replay(world, "ExecuteMethod-retry-throttle", f"{name}-call")
     await _replay(world, "ConnectInstance-configure-delete", connection_workflow_id(instance["id"]))
+
+
+async def test_a_cached_call_is_one_workflow_task_and_replays(world: World, name: str) -> None:
+    world.upstream.answers = [json_answer({"id": 1})]
+    instance = await world.instance(
+        definition_file(name, methods=[method("get", "GET", "/things/{id}", cache={"ttlMs": 60_000})])
+    )
+    await world.integrations.call(_call(instance))
+    await world.integrations.call(_call(instance), workflow_id=f"{name}-cached")
+    history = await world.temporal.get_workflow_handle(f"{name}-cached").fetch_history()
+    kinds = [event.WhichOneof("attributes") for event in history.events]
+    assert "activity_task_scheduled_event_attributes" not in kinds
+    assert kinds.count("workflow_task_completed_event_attributes") == 1
+    await _replay(world, "ExecuteMethod-cached", f"{name}-cached")
 
 
 @pytest.mark.slow

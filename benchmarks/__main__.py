@@ -1,0 +1,141 @@
+"""``python -m benchmarks [PART…] [--quick]``: measures, keeps the figures in results.json, writes docs/performance.md.
+
+Without parts it measures all but `data`, which fills a log with ten million rows first. What is not measured this time
+keeps its figures of before. Run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.amount import Amount, measure_amounts
+from benchmarks.comparison import Level, compare, standalone_sides, workflow_sides
+from benchmarks.machine import describe
+from benchmarks.memory import measure_memory
+from benchmarks.processes import ROOT, process
+from benchmarks.report import write_report
+from benchmarks.scene import Scene, scene
+from benchmarks.starting import measure_starts
+
+RESULTS = ROOT / "benchmarks" / "results.json"
+_METHODS = ("get", "limited", "cached", "mapped")
+_QUANTITIES = (Amount(100), Amount(10_000), Amount(100_000))
+_DATA = (Amount(100), Amount(100_000, 10_000_000))
+_SHARES = {"p50": 0.5, "p99": 0.99}
+
+
+class Parts:
+    """What can be measured, by name; each gives plain JSON."""
+
+    def __init__(self, stage: Scene, *, quick: bool) -> None:
+        self._scene = stage
+        self._rounds, self._seconds = (3, 1.5) if quick else (10, 2.5)
+        self._stage_calls = 200 if quick else 1000
+
+    async def calls(self) -> Any:
+        sides = workflow_sides(self._scene)
+        return _plain(await compare(self._scene, sides, (1, 10, 50), rounds=self._rounds, seconds=self._seconds))
+
+    async def standalone(self) -> Any:
+        sides = standalone_sides(self._scene)
+        return _plain(await compare(self._scene, sides, (10,), rounds=self._rounds, seconds=self._seconds))
+
+    async def stages(self) -> Any:
+        arguments = (str(self._stage_calls), self._scene.instance, *_METHODS)
+        async with process("benchmarks.stages", *arguments, environment=self._scene.stack.environment) as running:
+            assert running.stdout is not None  # noqa: S101 - a pipe
+            return json.loads(await running.stdout.readline())
+
+    async def memory(self) -> Any:
+        return await measure_memory(self._scene)
+
+    async def instances(self) -> Any:
+        return await self._amounts(_QUANTITIES)
+
+    async def data(self) -> Any:
+        return await self._amounts(_DATA)
+
+    async def start(self) -> Any:
+        return await measure_starts()
+
+    async def _amounts(self, amounts: tuple[Amount, ...]) -> Any:
+        level = await measure_amounts(self._scene, amounts, rounds=self._rounds, seconds=self._seconds)
+        return [
+            {
+                "title": amount.title,
+                "perSecond": level.per_second(amount.title),
+                "ratio": level.throughput_ratio(amount.title, amounts[0].title),
+                **{name: level.latency_ms(amount.title, share) for name, share in _SHARES.items()},
+            }
+            for amount in amounts
+        ]
+
+
+_PARTS = ("calls", "standalone", "stages", "instances", "memory", "start", "data")
+
+
+def _plain(levels: list[Level]) -> Any:
+    """Figures of each side at each level, with ratios of the others to the two floors."""
+    return [
+        {
+            "callers": level.callers,
+            "sides": {
+                side: {
+                    "perSecond": level.per_second(side),
+                    **{name: level.latency_ms(side, share) for name, share in _SHARES.items()},
+                    "cpuMs": {kind: level.cpu_ms(side, kind) for kind in ("worker", "temporal", "postgres", "all")},
+                    "of": {
+                        floor: {
+                            "perSecond": level.throughput_ratio(side, floor),
+                            **{name: level.latency_ratio(side, floor, share) for name, share in _SHARES.items()},
+                        }
+                        for floor in ("naive", "tuned")
+                    },
+                }
+                for side in level.runs
+            },
+        }
+        for level in levels
+    ]
+
+
+async def _measure(wanted: list[str], *, quick: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    async with scene() as stage:
+        machine = await describe(stage.temporal, stage.database)
+        parts = Parts(stage, quick=quick)
+        for name in wanted:
+            sys.stderr.write(f"== {name}\n")
+            began = time.monotonic()
+            measure: Callable[[], Awaitable[Any]] = getattr(parts, name)
+            found[name] = {"on": machine, "quick": quick, "figures": await measure()}
+            sys.stderr.write(f"   {time.monotonic() - began:.0f} s\n")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(_PARTS)}")
+    parser.add_argument("--quick", action="store_true", help="few and short rounds: to see that it runs")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where performance.md goes")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    if unknown := set(given.parts) - set(_PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    wanted = [name for name in _PARTS if name in (given.parts or _PARTS[:-1])]
+    found = asyncio.run(_measure(wanted, quick=given.quick))
+    before = json.loads(given.results.read_text(encoding="utf-8")) if given.results.exists() else {}
+    results = {**before, **found}
+    given.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_report(results, given.docs)
+
+
+if __name__ == "__main__":
+    main()
