@@ -60,9 +60,7 @@ async def test_a_cached_call_leaves_rows_too(world: World, name: str) -> None:
     """Its answer comes from `resolve`, which opens the credential like an attempt and is recorded like one."""
     world.upstream.answers = [json_answer({"ok": True})]
     await world.publish(
-        definition_file(
-            name, authType="api_key", methods=[method("get", "GET", "/things/1", cache={"ttlMs": 60_000})]
-        )
+        definition_file(name, authType="api_key", methods=[method("get", "GET", "/things/1", cache={"ttlMs": 60_000})])
     )
     instance = await world.connect(name)
     credential = {"type": "api_key", "apiKey": {"key": "planted-0123456789", "headerOrParam": "X-K", "inHeader": True}}
