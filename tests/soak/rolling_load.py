@@ -152,10 +152,10 @@ class Parked:
     tasks: list[asyncio.Task[None]]
 
     @classmethod
-    async def begin(cls, load: Load, instance: JsonObject, count: int) -> Parked:
+    async def begin(cls, load: Load, group: asyncio.TaskGroup, instance: JsonObject, count: int) -> Parked:
         """Returns once all of them wait."""
         calls = [f"parked-{load.world.queue}-{next(load.numbers)}" for _ in range(count)]
-        tasks = [asyncio.create_task(load.workflow(instance, "once", call)) for call in calls]
+        tasks = [group.create_task(load.workflow(instance, "once", call)) for call in calls]
 
         async def all_wait() -> bool:
             row = await load.world.database.one(
