@@ -33,7 +33,7 @@ class WorkerProcess:
         async with httpx2.AsyncClient(trust_env=False) as http:
             return await http.get(self.url + path)
 
-    async def ready(self) -> None:
+    async def ready(self, *, within_s: float = 30) -> None:
         async def look() -> bool:
             assert self.process.returncode is None, self.log.read_text()
             try:
@@ -41,7 +41,7 @@ class WorkerProcess:
             except httpx2.TransportError:
                 return False
 
-        await eventually(look)
+        await eventually(look, within_s=within_s)
 
     def tell(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(number)

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from integration_service.cli.main import integrations
+from integration_service.gateway.connections import COMPLETE_WITHIN
 from integration_service.settings import Settings
 from integration_service.telemetry.figures import PoolCollector, Standing, StandingCollector
 from integration_service.telemetry.metrics import Metrics
@@ -118,9 +119,13 @@ def test_pods_are_given_time_to_stop() -> None:
     env = {entry["name"]: entry["value"] for entry in worker["containers"][0]["env"]}
     # Calls, then a token request of 25 s, then what is still to be sent of traces.
     assert worker["terminationGracePeriodSeconds"] >= int(env["INTEGRATIONS_WORKER_GRACE"]) + 25 + 10
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["worker"]
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     default = Settings.model_fields["worker_grace"].default
-    assert int(compose["stop_grace_period"].removesuffix("s")) >= default.total_seconds() + 25 + 10
+    assert int(compose["worker"]["stop_grace_period"].removesuffix("s")) >= default.total_seconds() + 25 + 10
+    # What a person waits for in a browser.
+    gateway = _pods()["integrations-gateway"]["terminationGracePeriodSeconds"]
+    assert gateway >= COMPLETE_WITHIN.total_seconds() + 10
+    assert int(compose["gateway"]["stop_grace_period"].removesuffix("s")) >= COMPLETE_WITHIN.total_seconds() + 10
 
 
 def test_probes_ask_where_the_processes_answer() -> None:
