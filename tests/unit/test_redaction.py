@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -52,6 +54,20 @@ def test_every_spelling_is_replaced_at_any_depth(spelling: str, before: str, aft
     assert json.dumps(spelling, ensure_ascii=False)[1:-1] not in shown
     assert REDACTED in shown
     assert size == len(json.dumps(clean, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        quote(SECRET),  # with the slash as it is
+        quote(SECRET, safe="!'()*;,/?:@&=+$#").lower(),
+        json.dumps(json.dumps(SECRET, ensure_ascii=False)).replace("/", "\\/"),
+        *(base64.b64encode((before + SECRET + "|more").encode()).decode() for before in ("", "-", "--")),
+    ],
+)
+def test_it_is_replaced_as_others_spell_it(spelled: str) -> None:
+    clean, _ = redact({"echo": json.loads(spelled) if spelled.startswith('"') else spelled}, of(SECRET))
+    assert REDACTED in str(clean)
 
 
 def test_user_and_password_as_sent_are_replaced() -> None:
