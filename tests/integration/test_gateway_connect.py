@@ -124,8 +124,11 @@ async def test_another_sites_form_opens_nothing(world: World, instance: JsonObje
 async def test_an_old_browser_is_known_by_its_origin(world: World, instance: JsonObject) -> None:
     url = await link(world, instance)
     async with Browser(world.stack.ready.gateway) as browser:
-        refused = await browser.http.post(url, headers={"Origin": "https://evil.test"})
-        assert refused.status_code == 403
+        # Any page can have its form come from nowhere: it need only ask for no referrer.
+        host = world.stack.ready.gateway.partition("://")[2]
+        for origin in ("https://evil.test", "null", "", f"https://{host}", f"http://x.{host}", f"http://{host}0"):
+            assert (await browser.http.post(url, headers={"Origin": origin})).status_code == 403
+        assert (await browser.http.post(url)).status_code == 403
         opened = await browser.http.post(url, headers={"Origin": world.stack.ready.gateway})
         assert opened.status_code == 303
 
@@ -152,6 +155,17 @@ async def test_without_a_session_or_with_an_unknown_one_there_is_no_form(world: 
             assert safe(await browser.http.get("/connect", headers=headers)).status_code == 410
         for ticket in ("x", "x" * 43, "%00", "a%2Fb"):
             assert (await browser.http.get(f"/connect/{ticket}")).status_code in (404, 410)
+
+
+@pytest.mark.parametrize("path", ["/connect/", "/oauth/callback/?code=planted&state=x", "/v1/seal-key/", "//evil.test"])
+async def test_no_request_chooses_where_a_browser_is_sent(world: World, path: str) -> None:
+    async with Browser(world.stack.ready.gateway) as browser:
+        headers = {"Host": "evil.test", "X-Forwarded-Host": "evil.test", "X-Forwarded-Proto": "https"}
+        answer = await browser.http.get(f"{world.stack.ready.gateway}{path}", headers=headers)
+        assert answer.status_code == 404
+        assert "location" not in answer.headers
+        assert "evil" not in answer.text
+        assert "server" not in answer.headers
 
 
 async def test_what_has_expired_is_refused_and_swept(world: World, instance: JsonObject) -> None:
