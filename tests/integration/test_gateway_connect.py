@@ -17,7 +17,7 @@ from integration_service.storage.leftovers import Leftovers
 from tests.plain_browser import GOOD, WRONG, Browser, desk, filled, link, only_the_good_key, safe
 from tests.planted import found_anywhere
 from tests.served import served
-from tests.upstream import json_answer
+from tests.upstream import Upstream, json_answer
 from tests.world import World, definition_file, method
 
 
@@ -268,3 +268,24 @@ async def test_other_kinds_of_credential(world: World, name: str, auth: str) -> 
     assert {"custom": seen.get("x-a") == "acme:tok-1234", "jwt": seen.get("authorization") == "Bearer a.b.c"}.get(
         auth, True
     )
+
+
+async def test_a_link_sends_no_stored_credential_elsewhere(world: World, instance: JsonObject) -> None:
+    """Who has a link need not be who gave the key: a config that leads to another host does not take it along."""
+    right = {"config__url": world.upstream.url, "config__region": "eu", "apiKey__key": GOOD}
+    async with Browser(world.stack.ready.gateway) as browser:
+        page = await browser.sends(await browser.opens(await link(world, instance)), **right)
+        assert "<h1>Connected</h1>" in page.text
+    async with Upstream() as elsewhere, Browser(world.stack.ready.gateway) as browser:
+        elsewhere.handler = only_the_good_key
+        page = await browser.opens(await link(world, instance))
+        page = await browser.sends(page, config__url=f"{elsewhere.url}/v2", apiKey__key=WRONG)
+        assert page.status_code == 422
+        assert [one.headers["x-api-key"] for one in elsewhere.seen] == [WRONG]
+        # Nor is it there any more for a config that is set otherwise.
+        await world.connection(instance).configure({"url": elsewhere.url, "region": "eu"})
+        assert GOOD not in [one.headers["x-api-key"] for one in elsewhere.seen]
+        # What stays with its host keeps its credential until there is another; and one may go, with a new one.
+        page = await browser.sends(page, config__url=f"{elsewhere.url}/v2", apiKey__key=GOOD)
+        assert page.status_code == 200, page.text
+    assert (await world.connection(instance).status())["status"] == "CONNECTED"

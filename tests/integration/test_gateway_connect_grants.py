@@ -49,15 +49,21 @@ async def test_a_password_is_refused_then_taken(world: World, provider: Provider
         assert page.status_code == 422
         assert "The provider does not accept this." in page.text
         seen.append(page.text)
+        # Some have a code of their own for it. What they say of it, or send back, is not told.
+        provider.token_answers.append(JSONResponse({"error": "planted-client-secret"}, 400))
+        page = await browser.sends(page, basicAuth__password=WRONG)
+        assert page.status_code == 422
+        assert "refuses the token request" in page.text
+        seen.append(page.text)
         page = await browser.sends(page, basicAuth__password=SECRET)
         assert page.status_code == 200, page.text
         seen.append(page.text)
     asked = token_requests(world)
-    assert [one["password"] for one in asked] == [WRONG, SECRET]
+    assert [one["password"] for one in asked] == [WRONG, WRONG, SECRET]
     assert {one["grant_type"] for one in asked} == {"password"}
     assert {one["username"] for one in asked} == {"ada"}
     assert (await world.connection(instance).status())["status"] == "CONNECTED"
-    secrets = [SECRET, WRONG, "planted-client-secret", "planted-access-2", "planted-refresh-2"]
+    secrets = [SECRET, WRONG, "planted-client-secret", "planted-access-3", "planted-refresh-3"]
     assert await found_anywhere(world, secrets, seen) == []
 
 
