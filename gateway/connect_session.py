@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from urllib.parse import parse_qsl, urlsplit
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from integration_service.storage.connect_tickets import SESSION_LIFETIME
@@ -62,14 +62,17 @@ def fits_session(token: str, session: str) -> bool:
 
 
 async def read_form(request: Request) -> dict[str, str] | None:
-    """The fields of a plain form; None where it is none, too large, or holds what is no text."""
+    """The fields of a plain form; None where it is none, too large, cut off, or holds what is no text."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         return None
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MAX_BODY:
-            return None
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > _MAX_BODY:
+                return None
+    except ClientDisconnect:
+        return None
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS)
     except ValueError:
