@@ -152,7 +152,7 @@ class MethodActivities:
     def _handed(self, call: MethodCall, attempt: Attempt) -> InstanceForCall | None:
         if not attempt.parks or attempt.number > 1:
             return None
-        return self._handover.take(str(attempt.run_id), str(call.method), call.instance_id)
+        return self._handover.take(str(attempt.run_id), str(call.method), call.instance_id, scope=call.scope)
 
     def _failure(self, error: IntegrationError, attempt: Attempt, progress: Progress) -> ApplicationError:
         if not attempt.parks and is_throttle(error, progress):

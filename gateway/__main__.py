@@ -14,6 +14,7 @@ from integration_service.storage.database import Database
 from integration_service.storage.schema_version import check_schema_version
 from integration_service.telemetry.listener import read_address
 from integration_service.telemetry.logs import configure_logs
+from integration_service.telemetry.patience import SERVING
 
 
 def main() -> None:
@@ -22,8 +23,7 @@ def main() -> None:
     configure_logs(settings.log_format)
     host, port = read_address(settings.gateway_listen, variable="INTEGRATIONS_GATEWAY_LISTEN")
     asyncio.run(_check(settings))
-    # No access log: a callback's query string holds a code and a state.
-    uvicorn.run(build_app(settings), host=host, port=port, log_config=None, access_log=False)
+    uvicorn.run(build_app(settings), host=host, port=port, **SERVING)
 
 
 async def _check(settings: Settings) -> None:

@@ -82,7 +82,7 @@ def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None
     async def result(request: Request) -> Response:
         return await results(request)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             *endpoints(ready, exposition),
             Route("/v1/seal-key", seal_key),
@@ -99,6 +99,9 @@ def build_app(settings: Settings, *, temporal: ClientConnectConfig | None = None
         lifespan=lifespan,
         exception_handlers={IntegrationError: _failed},
     )
+    # It would redirect to whatever host the request names, with a callback's code in the address.
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:

@@ -117,7 +117,7 @@ class Connect:
         if form.errors:
             return self._form(subject, session, form)
         if form.config != before or status.get("status") in _UNCONFIGURED:
-            status = await self._update(subject, "configure", {"config": form.config})
+            status = await self._configured(subject, form, before, status)
             if status.get("status") in _UNCONFIGURED:
                 error = status.get("error") or {}
                 marked = form.with_config_error(error.get("details"))
@@ -127,13 +127,24 @@ class Connect:
         try:
             status = await self._proved(subject, form, status)
         except IntegrationError as error:
-            if error.code not in (ErrorCode.VALIDATION_ERROR, ErrorCode.REAUTH_REQUIRED):
+            if error.code not in (ErrorCode.VALIDATION_ERROR, ErrorCode.REAUTH_REQUIRED, ErrorCode.AUTH_ERROR):
                 raise
             return self._form(subject, session, form, pages.sentence(error.message))
         if status.get("status") == _Status.CONNECTED:
             return await self._done(subject, session)
         refused = form.with_refused_secret() if status.get("status") == _Status.AUTH_ERROR else form
         return self._form(subject, session, refused, None if refused.errors else _told(status))
+
+    async def _configured(
+        self, subject: ConnectSubject, form: ConnectForm, before: JsonObject, status: JsonObject
+    ) -> JsonObject:
+        """The status with the new config. A credential that it would send to another host is erased first: whoever
+        gave it gave it to the one before, and who has a link need not be the same person."""
+        moves = form.leads_elsewhere(before) and status.get("status") != _Status.DISCONNECTED
+        if moves:
+            await self._update(subject, "disconnect", {})
+        status = await self._update(subject, "configure", {"config": form.config})
+        return await self._update(subject, "reconnect", {}) if moves else status
 
     async def _proved(self, subject: ConnectSubject, form: ConnectForm, status: JsonObject) -> JsonObject:
         """The status after the credential, or after another try where there is none to give."""

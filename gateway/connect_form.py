@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from integration_service.contracts.credentials import parse_credential
-from integration_service.contracts.definitions import DefinitionFile
+from integration_service.contracts.definitions import PLACEHOLDER, DefinitionFile
 from integration_service.contracts.errors import IntegrationError
 from integration_service.contracts.wire import JsonObject
 from integration_service.gateway.credential_fields import credential_fields, plaintext
 from integration_service.gateway.fields import Field, Refused, config_fields, put, read_field
 
+_ORIGIN = re.compile(r"(?:https?://)?[^/]*", re.IGNORECASE)
 _RULES = {
     "required": "Enter a value.",
     "format": "This is not in the expected form.",
@@ -72,6 +74,16 @@ class ConnectForm:
         fields = tuple(one.with_text(given.get(one.name, "")) for one in self.fields)
         return replace(self, fields=fields, config=config, secret=None if errors else secret, errors=errors)
 
+    def leads_elsewhere(self, before: JsonObject) -> bool:
+        """Whether requests would go to another host than under the config `before`, where that named one."""
+        old, new = (_merged(self.definition.default_config or {}, one) for one in (before, self.config))
+        origins = " ".join(found[0] for url in _urls(self.definition) if (found := _ORIGIN.match(url)))
+        return any(
+            (was := _at(old, name)) not in (None, "") and was != _at(new, name)
+            for name in PLACEHOLDER.findall(origins)
+            if name.startswith("config.")
+        )
+
     def with_config_error(self, details: Any) -> Self:
         """What `configSchema` found wrong, at the fields that it is about."""
         found = details.get("errors") if isinstance(details, dict) else None
@@ -110,6 +122,24 @@ class ConnectForm:
 
 def _named(title: str, fields: list[Field]) -> list[Field]:
     return [one if one.group else replace(one, group=title) for one in fields]
+
+
+def _urls(definition: DefinitionFile) -> list[str]:
+    """Where credentials, codes and client secrets go."""
+    oauth = definition.oauth2_config
+    told = [definition.base_url]
+    if oauth is not None:
+        told += [oauth.authorization_url, oauth.token_url, oauth.refresh_url, oauth.revocation_url]
+        told += [oauth.device_authorization_url, oauth.issuer]
+    return [url for url in told if url]
+
+
+def _at(config: JsonObject, name: str) -> Any:
+    """What stands at ``config.a.b``."""
+    found: Any = config
+    for part in name.split(".")[1:]:
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
 
 
 def _merged(below: JsonObject, above: JsonObject) -> JsonObject:

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from urllib.parse import parse_qsl, urlsplit
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from integration_service.storage.connect_tickets import SESSION_LIFETIME
@@ -21,7 +21,8 @@ class ConnectSession:
     def __init__(self, public_url: str) -> None:
         parts = urlsplit(public_url)
         self._secure = parts.scheme == "https"
-        self._origin = f"{parts.scheme}://{parts.netloc}"
+        # As a browser writes it (RFC 6454 §6.2).
+        self._origin = f"{parts.scheme}://{parts.netloc.lower().removesuffix(':443' if self._secure else ':80')}"
         # `__Host-` lets no other host of the domain set it (RFC 6265bis §4.1.3.2), and needs https.
         self._name = "__Host-connect" if self._secure else "connect"
 
@@ -42,12 +43,13 @@ class ConnectSession:
         """Whether a POST comes from a page of ours: else another site could open its ticket in somebody's browser,
         and have him type a secret into an instance of theirs.
 
-        Our pages send no referrer, and so ``Origin: null``; Fetch Metadata tells ours from those of others.
+        Fetch Metadata tells ours from those of others. Where there is none, over plain http and in old browsers, the
+        origin must be ours: ``null`` is what a page of anybody sends that asks for no referrer.
         """
         fetched = request.headers.get("sec-fetch-site")
         if fetched is not None:
             return fetched == "same-origin"
-        return request.headers.get("origin") in (None, "null", self._origin)
+        return request.headers.get("origin") == self._origin
 
 
 def form_token(session: str) -> str:
@@ -60,14 +62,17 @@ def fits_session(token: str, session: str) -> bool:
 
 
 async def read_form(request: Request) -> dict[str, str] | None:
-    """The fields of a plain form; None where it is none, too large, or holds what is no text."""
+    """The fields of a plain form; None where it is none, too large, cut off, or holds what is no text."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         return None
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MAX_BODY:
-            return None
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > _MAX_BODY:
+                return None
+    except ClientDisconnect:
+        return None
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS)
     except ValueError:

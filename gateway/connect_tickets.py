@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -37,13 +37,13 @@ class TicketOffice:
         if refusal is not None:
             return refusal
         body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > _MAX_BODY:
-                return refused(413, ErrorCode.VALIDATION_ERROR, "the body is too long")
         try:
+            async for part in request.stream():
+                body += part
+                if len(body) > _MAX_BODY:
+                    return refused(413, ErrorCode.VALIDATION_ERROR, "the body is too long")
             given = json.loads(body)
-        except (ValueError, RecursionError):
+        except (ClientDisconnect, ValueError, RecursionError):
             return refused(400, ErrorCode.VALIDATION_ERROR, "the body is not JSON")
         try:
             made = await self._tickets.make(

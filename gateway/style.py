@@ -62,9 +62,14 @@ SAFE_HEADERS = {
 
 
 def page_headers(form_action: str = "'none'") -> dict[str, str]:
-    """Nothing but our one stylesheet, known by its hash, may load; forms go to `form_action`; nobody frames it."""
+    """Nothing but our one stylesheet, known by its hash, may load; forms go to `form_action`; nobody frames it.
+
+    A page with a form tells itself to ourselves: without a referrer its form would come from origin ``null``, as
+    anybody's can.
+    """
     return {
         **SAFE_HEADERS,
+        "Referrer-Policy": "no-referrer" if form_action == "'none'" else "same-origin",
         "X-Frame-Options": "DENY",
         "Content-Security-Policy": (
             f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "

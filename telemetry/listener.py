@@ -12,6 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.telemetry.patience import SERVING
 
 
 def read_address(text: str, *, variable: str) -> tuple[str, int]:
@@ -37,7 +38,7 @@ async def listening(app: Starlette, host: str, port: int, *, variable: str) -> A
     Raises IntegrationError UNAVAILABLE where the address cannot be had.
     """
     # Bound here: uvicorn ends the whole process where it cannot bind.
-    config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, lifespan="off", timeout_graceful_shutdown=1, **SERVING)
     try:
         [bound, *_] = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         listener = socket.socket(bound[0], socket.SOCK_STREAM)

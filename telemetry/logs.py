@@ -6,6 +6,7 @@ tracebacks and the words of any library.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -76,9 +77,18 @@ class _Json(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in logging
+        """Without what the record held: the standard's own answer shows its arguments as they are."""
+        kind = sys.exc_info()[0]
+        with contextlib.suppress(OSError, ValueError):
+            where = f"{record.name} ({record.filename}:{record.lineno})"
+            sys.stderr.write(f"a log record of {where} could not be written: {kind.__name__ if kind else 'unknown'}\n")
+
+
 def configure_logs(kind: str, *, stream: TextIO | None = None, level: int = logging.INFO) -> None:
     """Send every record of the process to `stream` (stderr) as ``text`` or ``json``, uncaught exceptions too."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Handler(stream or sys.stderr)
     text = _Lines("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler.setFormatter(_Json() if kind == "json" else text)
     root = logging.getLogger()

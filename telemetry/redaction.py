@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
-from urllib.parse import quote
+
+from integration_service.telemetry.spellings import spellings
 
 REDACTED = "[REDACTED]"
 _SHORTEST = 6
@@ -32,7 +33,7 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"://[^\s/@\"'<>]{1,512}@"), f"://{REDACTED}@"),
     # A quoted field: JSON, a dict's repr, a tuple of a header's name and value.
     (
-        re.compile(rf"(?i)([\"'](?:{_NAMES})[\"']\s{{0,4}}[:,]\s{{0,4}}[bu]?)([\"'])(?:\\.|(?!\2)[^\\])*\2"),
+        re.compile(rf"(?i)([\"'](?:{_NAMES})[\"']\s{{0,4}}[:,]\s{{0,4}}[bu]?)([\"'])(?:\\.|(?!\2)[^\\])*(?:\2|\\?\Z)"),
         rf"\1\2{REDACTED}\2",
     ),
     # A parameter of a query, a fragment or a form.
@@ -70,10 +71,11 @@ def remember(plaintext: bytes) -> None:
 
 def redacted(text: str) -> str:
     """`text` without secrets."""
-    if len(text) > _LONGEST:
-        text = text[:_LONGEST] + "…"
+    # Before it is cut: of a secret across the cut nobody would know the beginning.
     for secret in _secrets():
         text = text.replace(secret, REDACTED)
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST] + "…"
     for shape, instead in _SHAPES:
         text = shape.sub(instead, text)
     return text
@@ -89,7 +91,7 @@ def _secrets() -> list[str]:
             values = (text,)
         for value in values:
             if len(value) >= _SHORTEST:
-                found |= {value, quote(value, safe=""), json.dumps(value)[1:-1], repr(value)[1:-1]}
+                found |= {*spellings(value), repr(value)[1:-1], repr(value.encode("utf-8", "surrogatepass"))[2:-1]}
     # The longest first: one may be a part of another.
     return sorted(found, key=len, reverse=True)
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import html
-import json
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from urllib.parse import quote, quote_plus
 
 from integration_service.activities.auth import api_key, basic, custom, jwt, oauth2, username_token
 from integration_service.activities.auth.context import AuthContext
@@ -16,6 +12,7 @@ from integration_service.contracts.credentials import CredentialPayload
 from integration_service.contracts.definitions import DefinitionFile, IntegrationAuthType
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.wire import JsonObject
+from integration_service.telemetry.spellings import spellings
 
 Apply = Callable[[OutboundRequest, CredentialPayload, AuthContext], OutboundRequest]
 Secrets = Callable[[CredentialPayload], tuple[str, ...]]
@@ -39,7 +36,6 @@ _CHECK: dict[IntegrationAuthType, Callable[[DefinitionFile], None]] = {
     IntegrationAuthType.JWT: jwt.check,
     IntegrationAuthType.CUSTOM: custom.check,
 }
-_LOWER = re.compile("%[0-9A-F]{2}")
 SUPPORTED = frozenset({IntegrationAuthType.NONE, *_APPLY})
 """The kinds that this version can connect."""
 
@@ -90,19 +86,11 @@ def secret_texts(credential: CredentialPayload | None, *, sent: OutboundRequest 
         texts += jwt.sent_secrets(sent)
     if sent is not None and credential.basic_auth is not None:
         texts += username_token.sent_secrets(sent)
-    spellings: dict[str, None] = {}
+    found: dict[str, None] = {}
     for text in texts:
-        percent = quote(text, safe="")
-        encoded = basic.base64_spellings(text)
-        spellings |= dict.fromkeys(
-            (
-                *(text, html.escape(text), html.escape(text, quote=False), json.dumps(text)[1:-1]),
-                *(percent, quote_plus(text), _LOWER.sub(lambda found: found[0].lower(), percent)),
-                *(*encoded, *(spelling.rstrip("=") for spelling in encoded)),
-            )
-        )
+        found |= spellings(text)
     # Longest first, so that a short one never leaves a piece of a long one standing.
-    return tuple(sorted((text for text in spellings if text), key=len, reverse=True))
+    return tuple(sorted((text for text in found if text), key=len, reverse=True))
 
 
 def check_auth(definition: DefinitionFile) -> None:

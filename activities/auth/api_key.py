@@ -22,10 +22,12 @@ def apply(request: OutboundRequest, credential: CredentialPayload, _: AuthContex
 
 
 def secrets(credential: CredentialPayload) -> tuple[str, ...]:
-    """The key, and what of it stands behind a scheme such as `Bearer`."""
-    key = _key(credential).key
-    _, _, rest = key.partition(" ")
-    return (key, rest) if rest else (key,)
+    """The key, what of it stands behind a scheme such as `Bearer`, and how it stands in a query: an address that
+    comes back within another one is encoded twice."""
+    given = _key(credential)
+    _, _, rest = given.key.partition(" ")
+    in_query = "" if given.in_header else quote(given.key, safe="")
+    return tuple(dict.fromkeys(text for text in (given.key, rest, in_query) if text))
 
 
 def _key(credential: CredentialPayload) -> ApiKey:

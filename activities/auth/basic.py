@@ -20,15 +20,9 @@ def secrets(credential: CredentialPayload) -> tuple[str, ...]:
     return (f"{basic.username}:{basic.password}", basic.password)
 
 
-def base64_spellings(text: str) -> tuple[str, str]:
-    """`text` in both base64 alphabets."""
-    raw = text.encode()
-    return base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()
-
-
 def _token(credential: CredentialPayload) -> str:
     basic = _basic(credential)
-    return base64_spellings(f"{basic.username}:{basic.password}")[0]
+    return base64.b64encode(f"{basic.username}:{basic.password}".encode()).decode()
 
 
 def _basic(credential: CredentialPayload) -> BasicAuth:

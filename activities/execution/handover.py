@@ -30,12 +30,13 @@ class Handover:
         if len(self._left) < _MOST:
             self._left[run_id, method] = time.monotonic(), instance
 
-    def take(self, run_id: str, method: str, instance_id: str) -> InstanceForCall | None:
-        """The instance that was left for this run, if it is that one and fresh; it is gone then."""
+    def take(self, run_id: str, method: str, instance_id: str, *, scope: str) -> InstanceForCall | None:
+        """The instance that was left for this run, if it is that one, of that scope, and fresh; it is gone then."""
         at, instance = self._left.pop((run_id, method), (0.0, None))
-        if instance is None or instance.id != instance_id or time.monotonic() - at > self._good_for:
+        # A workflow of somebody else may resolve a call in one scope and make another in a second one.
+        if instance is None or (instance.id, instance.scope) != (instance_id, scope):
             return None
-        return instance
+        return instance if time.monotonic() - at <= self._good_for else None
 
     @property
     def kept(self) -> int:

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from integration_service.activities.execution.compiled import CompiledDefinitions
 from integration_service.activities.oauth.device import DeviceAuthorization, device_request, read_device_answer
 from integration_service.activities.oauth.discovery import ProviderMetadata, metadata_urls, read_metadata
+from integration_service.activities.oauth.refusal import without_what_was_sent
 from integration_service.activities.oauth.revocation import revocation_request
-from integration_service.activities.oauth.token_answer import TokenRefused, Tokens, read_tokens
+from integration_service.activities.oauth.token_answer import Tokens, read_tokens
 from integration_service.activities.oauth.token_request import Grant, RefreshGrant, token_request
 from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
 from integration_service.activities.outbound.transport import SendFailed, Transport
@@ -109,19 +110,8 @@ class Providers:
         if left <= timedelta(0):
             raise IntegrationError(ErrorCode.UNAVAILABLE, "no time was left for the token request")
         response = await self._send(request, left)
-        try:
+        with without_what_was_sent(request):
             return read_tokens(config, response, now=now, previous=previous, callback=callback or {})
-        except TokenRefused as refused:
-            if refused.error and refused.error in f"{request.url} {(request.body or b'').decode()}":
-                # A provider that says what it was sent: that is no error code, and may be a secret.
-                raise TokenRefused(
-                    refused.code,
-                    "the provider refuses the token request",
-                    invalid_grant=refused.invalid_grant,
-                    lost=refused.lost,
-                    retry_after=refused.retry_after,
-                ) from None
-            raise
 
     async def token_endpoint(self, registration: Registration, *, refreshing: bool = False) -> str:
         """Where tokens are requested. Raises IntegrationError: what discovery meets, CONFIG_ERROR."""
@@ -148,7 +138,9 @@ class Providers:
         request = device_request(
             registration.config, registration.client, url=url, values=registration.values, now=datetime.now(UTC)
         )
-        return read_device_answer(await self._send(request, REQUEST_DEADLINE))
+        response = await self._send(request, REQUEST_DEADLINE)
+        with without_what_was_sent(request):
+            return read_device_answer(response)
 
     async def revocation_endpoint(self, registration: Registration) -> str | None:
         """Where tokens are revoked, or None where the provider has no way to be asked."""

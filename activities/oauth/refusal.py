@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
 from integration_service.activities.oauth.answers import at_path
-from integration_service.activities.outbound.messages import InboundResponse
+from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
 from integration_service.activities.outbound.retry_after import requested_delay
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.oauth import TokenResponseMapping
@@ -82,6 +85,38 @@ def check_answer(
         raise TokenRefused(ErrorCode.UNAVAILABLE, f"the provider cannot answer now ({said})", error=error)
     shown = said if said in _STANDARD else f"status {status}"
     raise TokenRefused(ErrorCode.AUTH_ERROR, f"the provider refuses the token request ({shown})", error=error)
+
+
+@contextmanager
+def without_what_was_sent(request: OutboundRequest) -> Iterator[None]:
+    """A provider that says what `request` sent it says no error code, and may say a secret: it is left out."""
+    try:
+        yield
+    except TokenRefused as refused:
+        if refused.error is None or refused.error in _STANDARD or not _stands_in(refused.error, request):
+            raise
+        raise TokenRefused(
+            refused.code,
+            "the provider refuses the token request",
+            invalid_grant=refused.invalid_grant,
+            lost=refused.lost,
+            retry_after=refused.retry_after,
+        ) from None
+
+
+def _stands_in(error: str, request: OutboundRequest) -> bool:
+    headers = [value for _, value in request.headers]
+    # Client and secret are percent-encoded below the base64 (RFC 6749 §2.3.1); an error's letters never are.
+    basic = [_decoded(value.partition(" ")[2]) for value in headers if value.startswith("Basic ")]
+    sent = [request.url, (request.body or b"").decode(errors="replace"), *headers, *basic]
+    return any(error in text for text in sent)
+
+
+def _decoded(text: str) -> str:
+    try:
+        return base64.b64decode(text).decode(errors="replace")
+    except ValueError:
+        return ""
 
 
 def _said(mapping: TokenResponseMapping, body: JsonObject | None) -> str | None:

@@ -17,7 +17,7 @@ from integration_service.storage.leftovers import Leftovers
 from tests.plain_browser import GOOD, WRONG, Browser, desk, filled, link, only_the_good_key, safe
 from tests.planted import found_anywhere
 from tests.served import served
-from tests.upstream import json_answer
+from tests.upstream import Upstream, json_answer
 from tests.world import World, definition_file, method
 
 
@@ -124,8 +124,11 @@ async def test_another_sites_form_opens_nothing(world: World, instance: JsonObje
 async def test_an_old_browser_is_known_by_its_origin(world: World, instance: JsonObject) -> None:
     url = await link(world, instance)
     async with Browser(world.stack.ready.gateway) as browser:
-        refused = await browser.http.post(url, headers={"Origin": "https://evil.test"})
-        assert refused.status_code == 403
+        # Any page can have its form come from nowhere: it need only ask for no referrer.
+        host = world.stack.ready.gateway.partition("://")[2]
+        for origin in ("https://evil.test", "null", "", f"https://{host}", f"http://x.{host}", f"http://{host}0"):
+            assert (await browser.http.post(url, headers={"Origin": origin})).status_code == 403
+        assert (await browser.http.post(url)).status_code == 403
         opened = await browser.http.post(url, headers={"Origin": world.stack.ready.gateway})
         assert opened.status_code == 303
 
@@ -152,6 +155,17 @@ async def test_without_a_session_or_with_an_unknown_one_there_is_no_form(world: 
             assert safe(await browser.http.get("/connect", headers=headers)).status_code == 410
         for ticket in ("x", "x" * 43, "%00", "a%2Fb"):
             assert (await browser.http.get(f"/connect/{ticket}")).status_code in (404, 410)
+
+
+@pytest.mark.parametrize("path", ["/connect/", "/oauth/callback/?code=planted&state=x", "/v1/seal-key/", "//evil.test"])
+async def test_no_request_chooses_where_a_browser_is_sent(world: World, path: str) -> None:
+    async with Browser(world.stack.ready.gateway) as browser:
+        headers = {"Host": "evil.test", "X-Forwarded-Host": "evil.test", "X-Forwarded-Proto": "https"}
+        answer = await browser.http.get(f"{world.stack.ready.gateway}{path}", headers=headers)
+        assert answer.status_code == 404
+        assert "location" not in answer.headers
+        assert "evil" not in answer.text
+        assert "server" not in answer.headers
 
 
 async def test_what_has_expired_is_refused_and_swept(world: World, instance: JsonObject) -> None:
@@ -254,3 +268,24 @@ async def test_other_kinds_of_credential(world: World, name: str, auth: str) -> 
     assert {"custom": seen.get("x-a") == "acme:tok-1234", "jwt": seen.get("authorization") == "Bearer a.b.c"}.get(
         auth, True
     )
+
+
+async def test_a_link_sends_no_stored_credential_elsewhere(world: World, instance: JsonObject) -> None:
+    """Who has a link need not be who gave the key: a config that leads to another host does not take it along."""
+    right = {"config__url": world.upstream.url, "config__region": "eu", "apiKey__key": GOOD}
+    async with Browser(world.stack.ready.gateway) as browser:
+        page = await browser.sends(await browser.opens(await link(world, instance)), **right)
+        assert "<h1>Connected</h1>" in page.text
+    async with Upstream() as elsewhere, Browser(world.stack.ready.gateway) as browser:
+        elsewhere.handler = only_the_good_key
+        page = await browser.opens(await link(world, instance))
+        page = await browser.sends(page, config__url=f"{elsewhere.url}/v2", apiKey__key=WRONG)
+        assert page.status_code == 422
+        assert [one.headers["x-api-key"] for one in elsewhere.seen] == [WRONG]
+        # Nor is it there any more for a config that is set otherwise.
+        await world.connection(instance).configure({"url": elsewhere.url, "region": "eu"})
+        assert GOOD not in [one.headers["x-api-key"] for one in elsewhere.seen]
+        # What stays with its host keeps its credential until there is another; and one may go, with a new one.
+        page = await browser.sends(page, config__url=f"{elsewhere.url}/v2", apiKey__key=GOOD)
+        assert page.status_code == 200, page.text
+    assert (await world.connection(instance).status())["status"] == "CONNECTED"

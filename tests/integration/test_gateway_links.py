@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from integration_service.gateway.app import build_app
 from integration_service.settings import Settings
 from tests.plain_browser import Browser, desk
 from tests.served import served
+from tests.waiting import eventually
 from tests.world import World
 
 
@@ -99,3 +101,31 @@ async def test_the_front_page_tells_health_and_nothing_of_a_tenant(world: World,
         assert ticket.status_code == 503
         told = (await browser.http.get("/", headers={"Accept": "application/json"})).json()
         assert (told["status"], told["database"], told["temporal"]) == ("degraded", False, False)
+
+
+async def test_who_hangs_up_amid_a_request_leaves_no_traceback(world: World) -> None:
+    token = world.stack.environment["INTEGRATIONS_GATEWAY_TOKENS"]
+    log = Path(world.stack.environment["INTEGRATIONS_KEYRING"]).parent / "logs" / "gateway.log"
+    logged = log.stat().st_size
+    host, port = world.stack.ready.gateway.removeprefix("http://").split(":")
+    head = f"POST /v1/connect-tickets HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+    async with httpx2.AsyncClient(base_url=world.stack.ready.gateway, trust_env=False) as http:
+
+        async def ended() -> float:
+            counts = re.findall(
+                r"\nintegrations_gateway_requests_total\{.*connect-tickets.*\} (.*)", (await http.get("/metrics")).text
+            )
+            return sum(float(count) for count in counts)
+
+        before = await ended()
+        for _ in range(3):
+            _, writer = await asyncio.open_connection(host, int(port))
+            writer.write(f"{head}Content-Length: 99\r\n\r\n{{".encode())
+            await writer.drain()
+            writer.transport.abort()
+
+        async def all_ended() -> bool:
+            return await ended() == before + 3
+
+        assert await eventually(all_ended)
+    assert "Traceback" not in log.read_text()[logged:]

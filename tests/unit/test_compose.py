@@ -76,6 +76,16 @@ def test_no_secret_has_a_default() -> None:
             assert not re.search(r"://[^@/]*:[^@/]*@", str(value)), f"{name} {key} holds a password"
 
 
+def test_each_secret_is_only_where_it_is_used() -> None:
+    def who(variable: str) -> set[str]:
+        return {name for name, service in SERVICES.items() if variable in service.get("environment", {})}
+
+    assert who("INTEGRATIONS_GATEWAY_TOKENS") == {"gateway", "cli"}
+    assert who("INTEGRATIONS_RESULTS_KEYRING") == {"worker", "gateway", "cli"}
+    assert who("INTEGRATIONS_KEYRING") == {"worker", "cli"}
+    assert {name for name, service in SERVICES.items() if service.get("secrets")} == {"worker", "cli"}
+
+
 def test_secrets_and_configs_are_declared() -> None:
     for service in SERVICES.values():
         assert set(service.get("secrets", ())) <= set(COMPOSE["secrets"])

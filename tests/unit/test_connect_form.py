@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -129,3 +130,28 @@ def test_a_custom_credential_without_names_is_json() -> None:
 def test_no_input_breaks_it(given_: dict[str, str]) -> None:
     read = form({}).filled(given_)
     assert set(read.errors) <= {one.name for one in read.fields}
+
+
+@pytest.mark.parametrize(
+    ("urls", "before", "after", "moves"),
+    [
+        ({"baseUrl": "{config.url}/v1"}, {"url": "https://a.test"}, {"url": "https://b.test"}, True),
+        ({"baseUrl": "{config.url}/v1"}, {"url": "https://a.test"}, {"url": "https://a.test", "x": 1}, False),
+        ({"baseUrl": "https://{config.at.region}.test/x"}, {"at": {"region": "eu"}}, {"at": {"region": "us"}}, True),
+        ({"baseUrl": "https://{config.at.region}.test/x"}, {"at": {"region": "eu"}}, {"at": 7}, True),
+        ({"baseUrl": "https://a.test/{config.account}"}, {"account": "1"}, {"account": "2"}, False),
+        ({"baseUrl": "{config.url}"}, {}, {"url": "https://b.test"}, False),
+        ({"baseUrl": "{config.url}", "defaultConfig": {"url": "https://a.test"}}, {}, {"url": "https://b.test"}, True),
+        (
+            {"authType": "oauth2", "oauth2Config": {"tokenUrl": "https://{config.tenant}/token"}},
+            {"tenant": "a.test"},
+            {"tenant": "b.test"},
+            True,
+        ),
+    ],
+)
+def test_what_leads_to_another_host_is_known(
+    urls: JsonObject, before: JsonObject, after: JsonObject, moves: bool
+) -> None:
+    file = parse(DefinitionFile, definition_file("t", **urls))
+    assert replace(ConnectForm.of(file, before), config=after).leads_elsewhere(before) is moves

@@ -30,22 +30,24 @@ def instance() -> InstanceForCall:
 def test_it_is_handed_over_once() -> None:
     left, handover = instance(), Handover()
     handover.leave("run", "get", left)
-    assert handover.take("run", "get", left.id) is left
-    assert handover.take("run", "get", left.id) is None
+    assert handover.take("run", "get", left.id, scope="global") is left
+    assert handover.take("run", "get", left.id, scope="global") is None
 
 
 def test_another_run_or_method_or_instance_gets_nothing() -> None:
     left, handover = instance(), Handover()
     handover.leave("run", "get", left)
-    assert handover.take("other", "get", left.id) is None
-    assert handover.take("run", "post", left.id) is None
-    assert handover.take("run", "get", str(uuid.uuid4())) is None
+    assert handover.take("run", "get", left.id, scope="tenant-b") is None
+    handover.leave("run", "get", left)
+    assert handover.take("other", "get", left.id, scope="global") is None
+    assert handover.take("run", "post", left.id, scope="global") is None
+    assert handover.take("run", "get", str(uuid.uuid4()), scope="global") is None
 
 
 def test_what_is_no_longer_fresh_is_not_handed_over() -> None:
     left, handover = instance(), Handover(good_for=timedelta(0))
     handover.leave("run", "get", left)
-    assert handover.take("run", "get", left.id) is None
+    assert handover.take("run", "get", left.id, scope="global") is None
 
 
 def test_what_nobody_takes_does_not_pile_up() -> None:
@@ -59,5 +61,5 @@ def test_what_is_fresh_is_not_pushed_out() -> None:
     left, handover = instance(), Handover(good_for=timedelta(minutes=1))
     for number in range(1_001):
         handover.leave(f"run {number}", "get", left)
-    assert handover.take("run 0", "get", left.id) is left
-    assert handover.take("run 1000", "get", left.id) is None
+    assert handover.take("run 0", "get", left.id, scope="global") is left
+    assert handover.take("run 1000", "get", left.id, scope="global") is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import html
 import io
 import json
 import logging
@@ -10,13 +12,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from urllib.parse import quote, quote_plus
 
 import pytest
 
 from integration_service.storage.vault.envelope import Context, decrypt, encrypt
 from integration_service.storage.vault.keyring import Keyring, generate_keyring
 from integration_service.telemetry.logs import belonging_to, configure_logs, now_belongs_to
-from integration_service.telemetry.redaction import REDACTED, redacted, remembering
+from integration_service.telemetry.redaction import REDACTED, redacted, remember, remembering
 
 PLANTED = "planted-secret-value"
 
@@ -118,6 +121,66 @@ async def test_what_the_vault_opened_or_stored_is_masked_on_every_way_to_the_log
     entries = _entries(logged)
     assert len(entries) >= 8
     assert all(entry["activityId"] == "7" for entry in entries)
+
+
+AS_SENT = 'user:pl4nted/"p&w+ö'
+
+
+def _inside_base64(before: str) -> str:
+    return base64.b64encode(f'{before}{AS_SENT}", "and": "more"}}'.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        quote(AS_SENT.encode()),
+        quote(AS_SENT, safe=""),
+        quote(AS_SENT, safe="!'()*").lower(),
+        quote_plus(AS_SENT),
+        json.dumps(AS_SENT),
+        json.dumps(AS_SENT, ensure_ascii=False),
+        json.dumps(AS_SENT).replace("/", "\\/"),
+        html.escape(AS_SENT),
+        repr(AS_SENT.encode()),
+        base64.b64encode(AS_SENT.encode()).decode(),
+        base64.urlsafe_b64encode(AS_SENT.encode()).decode().rstrip("="),
+        _inside_base64(""),
+        _inside_base64("."),
+        _inside_base64(".."),
+    ],
+)
+def test_a_secret_is_masked_however_it_is_spelled(spelled: str) -> None:
+    with remembering():
+        remember(json.dumps({"custom": {"x": AS_SENT}}).encode())
+        clean = redacted(f"sent {spelled}!")
+    assert REDACTED in clean
+    for before in range(3):
+        piece = base64.b64encode(b"." * before + AS_SENT.encode()).decode()[4:-4]
+        assert piece not in clean
+    assert "nted" not in clean
+
+
+def test_a_secret_across_the_cut_leaves_nothing() -> None:
+    with remembering():
+        remember(json.dumps({"a": PLANTED}).encode())
+        for before in range(64 * 1024 - len(PLANTED), 64 * 1024):
+            assert "plan" not in redacted("x" * before + PLANTED)
+    for before in range(64 * 1024 - 40, 64 * 1024):
+        assert "planted" not in redacted("x" * before + f'{{"access_token": "{PLANTED}"}}')
+
+
+def test_a_record_that_cannot_be_written_shows_nothing(logged: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
+    record = logging.LogRecord("some.library", logging.WARNING, "x.py", 7, "%d", (PLANTED,), None)
+    logging.getLogger().handlers[0].handle(record)
+    shown = logged.getvalue() + "".join(capsys.readouterr())
+    assert shown == "a log record of some.library (x.py:7) could not be written: TypeError\n"
+
+
+def test_half_a_character_keeps_no_secret_in_the_log(logged: io.StringIO) -> None:
+    with remembering():
+        remember(json.dumps({"a": f"\ud800{PLANTED}"}).encode())
+        logging.getLogger("some.library").warning("it is %s", f"\ud800{PLANTED}")
+    assert _entries(logged)[0]["message"] == f"it is {REDACTED}"
 
 
 def test_others_cannot_write_urls_and_headers(logged: io.StringIO) -> None:

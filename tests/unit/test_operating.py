@@ -103,6 +103,31 @@ def test_pods_run_as_nobody_and_write_nowhere() -> None:
         assert isinstance(integrations.get_command(click.Context(integrations), container["args"][0]), click.Command)
 
 
+def test_every_pod_has_a_network_policy_both_ways() -> None:
+    policies = {
+        one["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/name"]: one["spec"]
+        for one in MANIFESTS
+        if one["kind"] == "NetworkPolicy"
+    }
+    assert policies.keys() == _pods().keys()
+    assert all(one["policyTypes"] == ["Ingress", "Egress"] for one in policies.values())
+    # Only workers reach the world, and none of them the cluster or the cloud's metadata.
+    world = {name for name, one in policies.items() if "ipBlock" in json.dumps(one["egress"])}
+    assert world == {"integrations-worker"}
+    assert "169.254.0.0/16" in json.dumps(policies["integrations-worker"])
+
+
+def test_outside_are_the_paths_of_people_and_callers_only() -> None:
+    [ingress] = [one for one in MANIFESTS if one["kind"] == "Ingress"]
+    paths = {one["path"] for rule in ingress["spec"]["rules"] for one in rule["http"]["paths"]}
+    assert paths == {"/oauth/callback", "/connect", "/v1/"}
+
+
+def test_secrets_are_made_without_standing_in_a_command() -> None:
+    text = (ROOT / "docs" / "operating.md").read_text()
+    assert "--from-literal" not in text
+
+
 def test_variables_are_settings_and_no_secret_stands_there() -> None:
     variables = {entry["name"] for pod in _pods().values() for entry in pod["containers"][0].get("env", ())}
     [config] = [manifest for manifest in MANIFESTS if manifest["kind"] == "ConfigMap"]

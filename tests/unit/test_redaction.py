@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from integration_service.activities.adapters.http import HttpAdapter
-from integration_service.activities.auth import secret_texts
+from integration_service.activities.auth import authenticate, secret_texts
 from integration_service.activities.execution.redaction import REDACTED, redact
-from integration_service.activities.outbound.messages import InboundResponse
+from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
 from integration_service.contracts.credentials import ApiKey, BasicAuth, CredentialPayload
 from integration_service.contracts.definitions import HttpRequest, IntegrationAuthType
 
@@ -52,6 +54,32 @@ def test_every_spelling_is_replaced_at_any_depth(spelling: str, before: str, aft
     assert json.dumps(spelling, ensure_ascii=False)[1:-1] not in shown
     assert REDACTED in shown
     assert size == len(json.dumps(clean, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        quote(SECRET),  # with the slash as it is
+        quote(SECRET, safe="!'()*;,/?:@&=+$#").lower(),
+        json.dumps(json.dumps(SECRET, ensure_ascii=False)).replace("/", "\\/"),
+        *(base64.b64encode((before + SECRET + "|more").encode()).decode() for before in ("", "-", "--")),
+    ],
+)
+def test_it_is_replaced_as_others_spell_it(spelled: str) -> None:
+    clean, _ = redact({"echo": json.loads(spelled) if spelled.startswith('"') else spelled}, of(SECRET))
+    assert REDACTED in str(clean)
+
+
+def test_a_key_of_the_query_is_replaced_within_an_encoded_address() -> None:
+    key = ApiKey(key="sk/l1ve+&=x", header_or_param="k", in_header=False)
+    payload = CredentialPayload(type=IntegrationAuthType.API_KEY, api_key=key)
+    request = authenticate(OutboundRequest("GET", "https://api.test/x"), payload)
+    back = (
+        f"https://login.test/?next={quote(request.url, safe='')}&raw={base64.b64encode(request.url.encode()).decode()}"
+    )
+    clean, _ = redact(back, secret_texts(payload))
+    assert clean.count(REDACTED) == 2
+    assert "l1ve" not in clean
 
 
 def test_user_and_password_as_sent_are_replaced() -> None:
