@@ -40,8 +40,6 @@ _CHECK: dict[IntegrationAuthType, Callable[[DefinitionFile], None]] = {
     IntegrationAuthType.CUSTOM: custom.check,
 }
 _LOWER = re.compile("%[0-9A-F]{2}")
-SUPPORTED = frozenset({IntegrationAuthType.NONE, *_APPLY})
-"""The kinds that this version can connect."""
 
 
 def authenticate(
