@@ -10,8 +10,10 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from temporalio.client import (
     Client,
@@ -96,7 +98,7 @@ class Integrations:
         `token` is one of the gateway's (RFC 6750). Raises IntegrationError as the gateway refuses, INTEGRITY_ERROR
         where other bytes arrive than were stored.
         """
-        return await fetch_result(reference, token=token)
+        return (await fetch_result(reference.url, token=token, sha256=reference.sha256)).body
 
     async def connect(self, wanted: ConnectInstanceInput) -> ConnectionStatus:
         """Start `ConnectInstance` and return its status once the start has settled."""
@@ -205,21 +207,33 @@ class Connection:
             return await self._handle.execute_update(name, message or {}, result_type=dict)
 
 
-async def fetch_result(reference: ResultRef, *, token: str, within: timedelta = _FETCH_WITHIN) -> bytes:
-    """`Integrations.fetch` for who has no Temporal client."""
+@dataclass(frozen=True)
+class FetchedResult:
+    """A large result as the gateway handed it over."""
+
+    body: bytes
+    sha256: str
+    content_type: str
+
+
+async def fetch_result(url: str, *, token: str, sha256: str | None = None) -> FetchedResult:
+    """`Integrations.fetch` for who has no Temporal client; without `sha256` the gateway's own (ETag) must fit."""
     import httpx2  # by those who fetch: callers' workflows import this module
 
     headers = {"Authorization": f"Bearer {token}"}
     try:
-        async with httpx2.AsyncClient(trust_env=False, timeout=within.total_seconds()) as http:
-            answer = await http.get(reference.url, headers=headers)
+        async with httpx2.AsyncClient(trust_env=False, timeout=_FETCH_WITHIN.total_seconds()) as http:
+            answer = await http.get(url, headers=headers)
     except httpx2.HTTPError:
-        raise IntegrationError(ErrorCode.UNAVAILABLE, "no gateway answers", path="resultRef.url") from None
+        where = urlsplit(url)._replace(path="", query="", fragment="").geturl()
+        raise IntegrationError(ErrorCode.UNAVAILABLE, f"no gateway answers at {where}", path="url") from None
     if answer.status_code != 200:
         raise _refused(answer.status_code, answer.content)
-    if hashlib.sha256(answer.content).hexdigest() != reference.sha256:
+    expected = answer.headers.get("etag", "").strip('"') if sha256 is None else sha256
+    found = hashlib.sha256(answer.content).hexdigest()
+    if found != expected:
         raise IntegrationError(ErrorCode.INTEGRITY_ERROR, "the result arrived changed: its hash is another")
-    return answer.content
+    return FetchedResult(answer.content, found, answer.headers.get("content-type", ""))
 
 
 def _refused(status: int, body: bytes) -> IntegrationError:

@@ -30,7 +30,7 @@ from integration_service.contracts.connections import (
     WriteConnection,
 )
 from integration_service.contracts.credentials import parse_credential
-from integration_service.contracts.definitions import IntegrationAuthType, IntegrationDefinition
+from integration_service.contracts.definitions import IntegrationAuthType
 from integration_service.contracts.errors import ErrorCode, IntegrationError, to_application_error, unexpected
 from integration_service.contracts.instances import ConnectInstanceInput, IntegrationInstanceStatus
 from integration_service.storage.authorizations import Authorizations
@@ -78,7 +78,6 @@ class ConnectionActivities:
         async with typed():
             if not await self._instances.exists(wanted.instance_id):
                 definition = await self._definitions.connectable(wanted.scope, wanted.definition, wanted.version)
-                _require_supported(definition)
                 return await self._reader.state(await self._instances.add(wanted, definition))
             return await self._reader.state(await self._instances.find(wanted.scope, wanted.instance_id))
 
@@ -109,7 +108,6 @@ class ConnectionActivities:
         async with typed():
             instance = wanted.instance
             definition = await self._definitions.connectable(instance.scope, instance.definition, wanted.version)
-            _require_supported(definition)
             return PinnedVersion(definition_id=definition.id, same_auth=definition.auth_type == instance.auth_type)
 
     @activity.defn(name=names.STORE_CREDENTIAL)
@@ -187,12 +185,3 @@ class ConnectionActivities:
         """Erase the instance and all that hangs on it; audit rows stay."""
         async with typed():
             await self._instances.delete(ref.instance_id)
-
-
-def _require_supported(definition: IntegrationDefinition) -> None:
-    if definition.auth_type not in auth.SUPPORTED:
-        raise IntegrationError(
-            ErrorCode.VALIDATION_ERROR,
-            f"authType {definition.auth_type} cannot be connected by this version",
-            path="definition",
-        )

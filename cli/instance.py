@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Awaitable, Callable
 
 import click
 import httpx2
@@ -14,9 +15,10 @@ from integration_service.cli.output import print_object, print_rows
 from integration_service.cli.secrets import read_credential
 from integration_service.cli.session import Session, with_session
 from integration_service.client import Connection
+from integration_service.contracts.answers import ConnectionStatus
 from integration_service.contracts.credentials import SealKey
 from integration_service.contracts.errors import ErrorCode, IntegrationError
-from integration_service.contracts.instances import ConnectInstanceInput, IntegrationInstance
+from integration_service.contracts.instances import Configure, ConnectInstanceInput, IntegrationInstance
 from integration_service.contracts.wire import JsonObject, parse
 from integration_service.storage.instances import Instances
 from integration_service.storage.vault.seal import seal
@@ -116,7 +118,9 @@ async def refresh(session: Session, reference: str, scope: str) -> None:
 @with_session
 async def configure(session: Session, reference: str, *, config: str, scope: str) -> None:
     """Replace the instance's config."""
-    await _update(session, scope, reference, "configure", {"config": json_option(config, "--config")})
+    wanted = parse(Configure, {"config": json_option(config, "--config")}).config
+    connection = await _connection(session, scope, reference)
+    print_object(await connection.configure(wanted), as_json=session.as_json)
 
 
 @instance.command()
@@ -126,7 +130,8 @@ async def configure(session: Session, reference: str, *, config: str, scope: str
 @with_session
 async def upgrade(session: Session, reference: str, version: str, scope: str) -> None:
     """Pin the instance to another published VERSION."""
-    await _update(session, scope, reference, "upgrade", {"version": version})
+    connection = await _connection(session, scope, reference)
+    print_object(await connection.upgrade(version), as_json=session.as_json)
 
 
 @instance.command()
@@ -136,29 +141,29 @@ async def upgrade(session: Session, reference: str, version: str, scope: str) ->
 @with_session
 async def disconnect(session: Session, reference: str, *, revoke: bool, scope: str) -> None:
     """Erase the credential and stop using the instance."""
-    await _update(session, scope, reference, "disconnect", {"revoke": revoke})
+    connection = await _connection(session, scope, reference)
+    print_object(await connection.disconnect(revoke=revoke), as_json=session.as_json)
 
 
-def _plain(command: str, text: str) -> click.Command:
+def _plain(command: str, update: Callable[[Connection], Awaitable[ConnectionStatus]], text: str) -> click.Command:
     @instance.command(command, help=text)
     @click.argument("reference", metavar="INSTANCE")
     @scope_option
     @with_session
     async def send(session: Session, reference: str, scope: str) -> None:
-        await _update(session, scope, reference, command, {})
+        print_object(await update(await _connection(session, scope, reference)), as_json=session.as_json)
 
     return send
 
 
-test = _plain("test", "Prove the credential again.")
-reconnect = _plain("reconnect", "Take a disconnected instance into use again.")
-delete = _plain("delete", "Erase the instance, free its name and end its workflow.")
+test = _plain("test", Connection.test, "Prove the credential again.")
+reconnect = _plain("reconnect", Connection.reconnect, "Take a disconnected instance into use again.")
+delete = _plain("delete", Connection.delete, "Erase the instance, free its name and end its workflow.")
 
 
-async def _update(session: Session, scope: str, reference: str, name: str, message: JsonObject) -> None:
+async def _connection(session: Session, scope: str, reference: str) -> Connection:
     found = await _find(session, scope, reference)
-    connection: Connection = (await session.integrations()).connection(found.id)
-    print_object(await connection.update(name, message), as_json=session.as_json)
+    return (await session.integrations()).connection(found.id)
 
 
 async def _find(session: Session, scope: str, reference: str) -> IntegrationInstance:

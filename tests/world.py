@@ -14,8 +14,9 @@ from integration_service.activities.execution.compiled import check_definition
 from integration_service.client import Connection, Integrations
 from integration_service.contracts.calls import MethodCall, MethodResult
 from integration_service.contracts.credentials import Sealed, SealKey
-from integration_service.contracts.definitions import DefinitionFile, IntegrationDefinition
+from integration_service.contracts.definitions import DefinitionFile, IntegrationDefinition, IntegrationDefinitionStatus
 from integration_service.contracts.instances import ConnectInstanceInput
+from integration_service.contracts.names import DEFAULT_SCOPE
 from integration_service.contracts.wire import JsonObject, parse
 from integration_service.devstack.stack import Stack
 from integration_service.storage.database import Database
@@ -69,6 +70,10 @@ class World:
         parsed = parse(DefinitionFile, file)
         check_definition(parsed, publish=True)
         return await Definitions(self.database).apply(parsed, publish=True)
+
+    async def move(self, definition: str, to: str, *, version: str | None = None) -> None:
+        """The definition's next step in life, in the global scope."""
+        await Definitions(self.database).move(DEFAULT_SCOPE, definition, version, IntegrationDefinitionStatus(to))
 
     async def connect(self, definition: str, *, config: JsonObject | None = None, **more: Any) -> JsonObject:
         """A new instance of `definition`, its `url` the test's upstream; returns its status object."""

@@ -36,8 +36,6 @@ _CHECK: dict[IntegrationAuthType, Callable[[DefinitionFile], None]] = {
     IntegrationAuthType.JWT: jwt.check,
     IntegrationAuthType.CUSTOM: custom.check,
 }
-SUPPORTED = frozenset({IntegrationAuthType.NONE, *_APPLY})
-"""The kinds that this version can connect."""
 
 
 def authenticate(

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from integration_service.cli.main import integrations
 from integration_service.contracts.wire import JsonObject
 from tests.world import World, definition_file, method
 
@@ -75,6 +77,45 @@ async def test_a_definition_is_applied_connected_called_and_logged(
     shown = await run("instance", "show", f"{name} one", "--json")
     assert shown.json["lastUsedAt"] is not None
     assert "k-123456" not in applied.out + connected.out + proved.out + called.out + logged.out + shown.out
+
+
+@pytest.fixture
+def at_once(world: World) -> Any:
+    """Runs a command in this process, where a test is not about a process: its output, or its error's line."""
+    data_dir = str(Path(world.stack.environment["INTEGRATIONS_KEYRING"]).parent)
+
+    async def command(*arguments: str) -> str:
+        ran = await asyncio.to_thread(CliRunner().invoke, integrations, [*arguments, "--data-dir", data_dir])
+        return str(ran.exception) if ran.exception else ran.output
+
+    return command
+
+
+async def test_every_update_has_its_command(world: World, at_once: Any, name: str) -> None:
+    await world.publish(definition_file(name))
+    await world.publish(definition_file(name, version="1.1.0"))
+    config = json.dumps({"url": world.upstream.url})
+    for command, told in (
+        (("connect", name, "--name", name, "--version", "1.0.0"), "status: PENDING_CONFIGURATION"),
+        (("configure", name, "--config", config), "status: CONNECTED"),
+        (("configure", name, "--config", "[]"), "VALIDATION_ERROR"),
+        (("test", name), "status: CONNECTED"),
+        (("upgrade", name, "1.1.0"), "definitionVersion: 1.1.0"),
+        (("disconnect", name, "--no-revoke"), "status: DISCONNECTED"),
+        (("reconnect", name), "status: CONNECTED"),
+        (("delete", name), f"name: {name}"),
+        (("show", name), "INSTANCE_NOT_FOUND"),
+    ):
+        assert told in await at_once("instance", *command)
+
+
+async def test_a_call_takes_what_a_call_can_say(world: World, at_once: Any, name: str) -> None:
+    instance = await world.instance(definition_file(name))
+    asked = ("--correlation-id", "A-17", "--cache", "bypass", "--on-auth-error", "wait", "--wait-timeout-ms", "1000")
+    call = ("call", instance["name"], "get")
+    assert '"ok": true' in await at_once(*call, "--params", '{"id": 1}', *asked, "--large-result", "reference")
+    assert (await world.audit(instance))[0]["correlation_id"] == "A-17"
+    assert "VALIDATION_ERROR" in await at_once(*call, "--page", "no token", "--deadline-ms", "60000")
 
 
 async def test_the_same_content_again_is_fine_and_other_content_conflicts(run: Any, name: str, tmp_path: Path) -> None:

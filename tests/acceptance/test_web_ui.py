@@ -115,6 +115,16 @@ async def test_a_call_stands_under_its_methods_name(
     await _keep(page, "web-ui-method")
 
 
+async def test_a_refresh_stands_under_its_own_name(
+    world: World, page: Browser, instance: tuple[Setting, JsonObject]
+) -> None:
+    connected = instance[1]
+    await world.integrations.refresh(connected["id"])
+    await page.open(await _url(world.temporal, world, refresh_workflow_id(connected["id"])))
+    await page.shows("RefreshOAuth", "RefreshToken", "a token after number 1", "RUNNING")
+    await _keep(page, "web-ui-refresh")
+
+
 async def test_the_updates_of_a_connection_are_listed(
     world: World, page: Browser, instance: tuple[Setting, JsonObject]
 ) -> None:

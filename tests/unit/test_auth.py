@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from integration_service.activities.auth import SUPPORTED, authenticate, secret_texts
+from integration_service.activities import auth
+from integration_service.activities.auth import authenticate, secret_texts
 from integration_service.activities.outbound.messages import OutboundRequest
 from integration_service.contracts.credentials import ApiKey, BasicAuth, CredentialPayload
 from integration_service.contracts.definitions import IntegrationAuthType
@@ -116,5 +117,6 @@ def test_longer_spellings_come_first_and_none_is_empty(key: str) -> None:
     assert key in texts
 
 
-def test_what_can_be_connected_is_told() -> None:
-    assert {"none", "basic", "api_key"} <= SUPPORTED
+def test_every_kind_has_its_way_onto_a_request() -> None:
+    assert {IntegrationAuthType.NONE, *auth._APPLY} == set(IntegrationAuthType)
+    assert auth._APPLY.keys() == auth._SECRETS.keys()

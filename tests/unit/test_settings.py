@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from temporalio.service import TLSConfig
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
-from integration_service.settings import Settings
+from integration_service.settings import Settings, temporal_config
 
 ENVIRONMENT = {
     "INTEGRATIONS_DATABASE_URL": "postgresql://u:planted-db-pass@h/d",
@@ -67,3 +70,30 @@ def test_what_is_needed_and_unset_is_named(name: str, variable: str) -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings.from_environment({}).task_queue = "x"
+
+
+def test_temporal_is_reached_as_its_own_variables_say() -> None:
+    config = temporal_config(
+        {
+            "TEMPORAL_ADDRESS": "temporal.test:7233",
+            "TEMPORAL_NAMESPACE": "billing",
+            "TEMPORAL_API_KEY": "planted-api-key",
+            "TEMPORAL_TLS_SERVER_NAME": "inner.test",
+        }
+    )
+    assert (config["target_host"], config["namespace"]) == ("temporal.test:7233", "billing")
+    assert config["api_key"] == "planted-api-key"
+    assert isinstance(config["tls"], TLSConfig)
+    assert config["tls"].domain == "inner.test"
+
+
+def test_a_profile_of_temporals_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "temporal.toml"
+    file.write_text('[profile.other]\naddress = "other.test:7233"\nnamespace = "elsewhere"\n')
+    config = temporal_config({"TEMPORAL_CONFIG_FILE": str(file), "TEMPORAL_PROFILE": "other"})
+    assert (config["target_host"], config["namespace"]) == ("other.test:7233", "elsewhere")
+
+
+def test_without_any_it_is_the_local_server(tmp_path: Path) -> None:
+    config = temporal_config({"TEMPORAL_CONFIG_FILE": str(tmp_path / "none.toml")})
+    assert config["target_host"] == "localhost:7233"

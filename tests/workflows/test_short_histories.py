@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 from temporalio import activity
 from temporalio.client import WorkflowHandle, WorkflowHistory
-from temporalio.common import RawValue
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Replayer, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from integration_service.activities.failures import typed
 from integration_service.contracts import connections as names
-from integration_service.contracts.calls import Continuation, MethodCall, Park, Parked, ResolvedMethod
+from integration_service.contracts.calls import MethodCall
 from integration_service.contracts.connections import (
     BeginAuthorization,
     ConnectionRef,
@@ -41,11 +39,10 @@ from integration_service.contracts.names import (
     execution_key,
 )
 from integration_service.contracts.oauth import BEGIN_AUTHORIZATION, POLL_DEVICE, PendingAuthorization, PollOutcome
-from integration_service.contracts.retry import DEFAULT_RETRY
-from integration_service.contracts.wire import parse
 from integration_service.plugin import IntegrationPlugin, _passing_through
 from integration_service.workflows.connect_instance import ConnectInstance
 from integration_service.workflows.execute_method import ExecuteMethod
+from tests.call_stand_in import CallStandIn
 from tests.skipping import histories, skipping_server
 
 pytestmark = pytest.mark.slow
@@ -55,49 +52,14 @@ _STRIDE = timedelta(days=1)
 _DAY_MS = 24 * 3600 * 1000
 
 
-class Service:
-    """Stands in for our activities: one method whose answer is `answer`, and one instance with a device flow."""
+class Service(CallStandIn):
+    """Beside a call, one instance with a device flow."""
 
     def __init__(self) -> None:
-        self.instance_id = str(uuid.uuid4())
-        self.answer: Exception | None = None
-        self.connected = False
-        self.continuations: list[Continuation] = []
+        super().__init__()
         self.polls: list[datetime] = []
         self.refuses_after = 0
         self.row: IntegrationInstance | None = None
-
-    @activity.defn(name="resolve")
-    async def resolve(self, call: MethodCall, continuation: Continuation) -> ResolvedMethod:
-        return ResolvedMethod(
-            instance_id=self.instance_id,
-            definition="things",
-            definition_version="1.0.0",
-            method="get",
-            retry=DEFAULT_RETRY,
-            timeout_ms=1000,
-        )
-
-    @activity.defn(name="park")
-    async def park(self, wanted: Park) -> Parked:
-        return Parked(connected=self.connected, generation=1)
-
-    @activity.defn(dynamic=True)
-    async def run(self, arguments: Sequence[RawValue]) -> dict[str, Any]:
-        converter = activity.payload_converter()
-        self.continuations.append(parse(Continuation, converter.from_payload(arguments[1].payload)))
-        async with typed(retry=False):
-            if self.answer is not None:
-                raise self.answer
-        spent = self.continuations[-1].tries_spent
-        return {
-            "data": None,
-            "statusCode": 200,
-            "attempts": spent + 1,
-            "durationMs": 1,
-            "definition": "things",
-            "definitionVersion": "1.0.0",
-        }
 
     @activity.defn(name=names.OPEN_CONNECTION)
     async def open(self, wanted: ConnectInstanceInput) -> ConnectionState:
@@ -159,7 +121,7 @@ async def serving(environment: WorkflowEnvironment, service: Service) -> AsyncIt
             environment.client,
             task_queue=_QUEUE,
             workflows=[ConnectInstance, ExecuteMethod],
-            activities=[service.resolve, service.park, service.run],
+            activities=service.activities,
             workflow_runner=runner,
         ),
         Worker(environment.client, task_queue=control_queue(_QUEUE), activities=control),
