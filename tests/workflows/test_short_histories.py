@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from temporalio import activity
 from temporalio.client import WorkflowHandle, WorkflowHistory
-from temporalio.common import RawValue
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Replayer, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from integration_service.activities.failures import typed
-from integration_service.contracts import connections as names
-from integration_service.contracts.calls import Continuation, MethodCall, Park, Parked, ResolvedMethod
-from integration_service.contracts.connections import (
-    BeginAuthorization,
-    ConnectionRef,
-    ConnectionState,
-    PollDevice,
-    WriteConnection,
-)
-from integration_service.contracts.definitions import IntegrationAuthType
+from integration_service.contracts.calls import MethodCall
 from integration_service.contracts.errors import ErrorCode, IntegrationError, from_failure
-from integration_service.contracts.instances import (
-    ConnectInstanceInput,
-    IntegrationInstance,
-    IntegrationInstanceStatus,
-)
+from integration_service.contracts.instances import ConnectInstanceInput
 from integration_service.contracts.names import (
     CONNECT_INSTANCE,
     EXECUTE_METHOD,
@@ -40,12 +24,10 @@ from integration_service.contracts.names import (
     control_queue,
     execution_key,
 )
-from integration_service.contracts.oauth import BEGIN_AUTHORIZATION, POLL_DEVICE, PendingAuthorization, PollOutcome
-from integration_service.contracts.retry import DEFAULT_RETRY
-from integration_service.contracts.wire import parse
 from integration_service.plugin import IntegrationPlugin, _passing_through
 from integration_service.workflows.connect_instance import ConnectInstance
 from integration_service.workflows.execute_method import ExecuteMethod
+from tests.service_stand_in import Service
 from tests.skipping import histories, skipping_server
 
 pytestmark = pytest.mark.slow
@@ -53,95 +35,6 @@ pytestmark = pytest.mark.slow
 _QUEUE = "stand-ins"
 _STRIDE = timedelta(days=1)
 _DAY_MS = 24 * 3600 * 1000
-
-
-class Service:
-    """Stands in for our activities: one method whose answer is `answer`, and one instance with a device flow."""
-
-    def __init__(self) -> None:
-        self.instance_id = str(uuid.uuid4())
-        self.answer: Exception | None = None
-        self.connected = False
-        self.continuations: list[Continuation] = []
-        self.polls: list[datetime] = []
-        self.refuses_after = 0
-        self.row: IntegrationInstance | None = None
-
-    @activity.defn(name="resolve")
-    async def resolve(self, call: MethodCall, continuation: Continuation) -> ResolvedMethod:
-        return ResolvedMethod(
-            instance_id=self.instance_id,
-            definition="things",
-            definition_version="1.0.0",
-            method="get",
-            retry=DEFAULT_RETRY,
-            timeout_ms=1000,
-        )
-
-    @activity.defn(name="park")
-    async def park(self, wanted: Park) -> Parked:
-        return Parked(connected=self.connected, generation=1)
-
-    @activity.defn(dynamic=True)
-    async def run(self, arguments: Sequence[RawValue]) -> dict[str, Any]:
-        converter = activity.payload_converter()
-        self.continuations.append(parse(Continuation, converter.from_payload(arguments[1].payload)))
-        async with typed(retry=False):
-            if self.answer is not None:
-                raise self.answer
-        spent = self.continuations[-1].tries_spent
-        return {
-            "data": None,
-            "statusCode": 200,
-            "attempts": spent + 1,
-            "durationMs": 1,
-            "definition": "things",
-            "definitionVersion": "1.0.0",
-        }
-
-    @activity.defn(name=names.OPEN_CONNECTION)
-    async def open(self, wanted: ConnectInstanceInput) -> ConnectionState:
-        now = activity.info().started_time
-        self.row = IntegrationInstance(
-            id=wanted.instance_id,
-            integration_definition_id=str(uuid.uuid4()),
-            name=wanted.name,
-            config={},
-            status=IntegrationInstanceStatus.PENDING_AUTHENTICATION,
-            created_at=now,
-            updated_at=now,
-            definition="things",
-            definition_version="1.0.0",
-            auth_type=IntegrationAuthType.OAUTH2,
-            version=1,
-        )
-        return ConnectionState(instance=self.row, generation=0, grant="device_code")
-
-    @activity.defn(name=names.WRITE_CONNECTION)
-    async def write(self, wanted: WriteConnection) -> ConnectionState:
-        row = wanted.instance.model_copy(update={"status": wanted.status, "error": wanted.error})
-        return ConnectionState(instance=row, generation=0, grant="device_code")
-
-    @activity.defn(name=names.DELETE_INSTANCE)
-    async def delete(self, ref: ConnectionRef) -> None:
-        return None
-
-    @activity.defn(name=BEGIN_AUTHORIZATION)
-    async def begin(self, begun: BeginAuthorization) -> PendingAuthorization:
-        return PendingAuthorization(
-            authorization_url="https://provider.example/type",
-            expires_at=activity.info().started_time + timedelta(hours=1),
-            user_code="AB-CD",
-            interval_ms=5_000,
-            state_hash="hashed",
-        )
-
-    @activity.defn(name=POLL_DEVICE)
-    async def poll(self, polled: PollDevice) -> PollOutcome:
-        self.polls.append(activity.info().started_time)
-        if len(self.polls) == 1:
-            return PollOutcome(slow_down=True)
-        return PollOutcome(refused="access_denied" if len(self.polls) > self.refuses_after else None)
 
 
 @pytest.fixture(scope="module")
