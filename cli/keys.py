@@ -10,6 +10,13 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
 from integration_service.cli.output import print_object, print_rows
+from integration_service.cli.payload_keys import (
+    activate_payload_key,
+    add_payload_key,
+    is_payload_key,
+    payload_rows,
+    retire_payload_key,
+)
 from integration_service.cli.session import Session, common_options, with_session
 from integration_service.contracts.errors import ErrorCode, IntegrationError, from_failure
 from integration_service.contracts.keys import ROTATE_KEYS, KeyName, RotateKeys, Rotation, rotation_workflow_id
@@ -26,7 +33,10 @@ from integration_service.storage.vault.keyring import (
     key_not_held,
 )
 
-_STATUS = ("key", "active", "held", "rows", "tables")
+_STATUS = ("key", "set", "active", "held", "rows", "tables", "histories")
+_HISTORIES = 500
+
+payloads_option = click.option("--payloads", is_flag=True, help="Of the key set of payloads, not of the keyring.")
 
 
 @click.group()
@@ -46,43 +56,59 @@ def generate(out: Path | None, *, data_dir: Path | None, as_json: bool) -> None:
 
 
 @keys.command()
+@click.option(
+    "--histories",
+    type=click.IntRange(min=0),
+    default=_HISTORIES,
+    show_default=True,
+    help="How many of Temporal's histories are looked through for keys of payloads.",
+)
 @with_session
-async def status(session: Session) -> None:
-    """Every key by id and version: whether it is active, whether it is held here, and how many rows are under it."""
-    providers = [open_keyring(source) for source in _sources(session).values()]
-    active = {provider.active for provider in providers}
-    held = {ref for provider in providers for ref in provider.refs}
+async def status(session: Session, *, histories: int) -> None:
+    """Every key by id and version: of which set, whether it is active, whether it is held here, and how many rows are
+    under it; a payload key, in how many histories it stands."""
+    providers = {name: open_keyring(source) for name, source in _sources(session).items()}
+    holder = {ref: name for name, provider in providers.items() for ref in provider.refs}
+    active = {provider.active for provider in providers.values()}
     async with session.database() as database:
         used = {use.key: use for use in await key_use(database)}
     rows: list[JsonObject] = [
         {
             "key": str(ref),
+            "set": holder.get(ref),
             "active": ref in active,
-            "held": ref in held,
+            "held": ref in holder,
             "rows": used[ref].total if ref in used else 0,
             "tables": used[ref].rows if ref in used else {},
         }
-        for ref in sorted(held | used.keys(), key=lambda ref: (ref.key_id, ref.version))
+        for ref in sorted(holder.keys() | used.keys(), key=lambda ref: (ref.key_id, ref.version))
     ]
+    rows += await payload_rows(session, at_most=histories)
     print_rows(rows, _STATUS, as_json=session.as_json)
 
 
 @keys.command()
+@payloads_option
 @with_session
-async def add(session: Session) -> None:
+async def add(session: Session, *, payloads: bool) -> None:
     """Add a new key to the keyring's file, not active yet: distribute the file, then `rotate --to` it."""
-    made = add_key(_file(session), activate=False)
+    made = add_payload_key(session) if payloads else add_key(_file(session), activate=False)
     print_object({"key": str(made), "active": False}, as_json=session.as_json)
 
 
 @keys.command()
 @click.option("--to", metavar="ID:VERSION", help="A key that the keyring holds already, instead of a new one.")
+@payloads_option
 @with_session
-async def rotate(session: Session, *, to: str | None) -> None:
+async def rotate(session: Session, *, to: str | None, payloads: bool) -> None:
     """Make a key active, and return when everything is wrapped under it.
 
-    Stopped half way, it is taken up again by `rotate --to` the same key.
+    Stopped half way, it is taken up again by `rotate --to` the same key. With --payloads new payloads go under the key;
+    what Temporal keeps stays under the old ones, which are needed for as long.
     """
+    if payloads:
+        activated = activate_payload_key(session, KeyRef.parse(to) if to else None)
+        return print_object({"active": str(activated)}, as_json=session.as_json)
     source = session.settings.require("keyring")
     wanted = KeyRef.parse(to) if to else None
     temporal = await session.temporal()
@@ -119,6 +145,8 @@ async def rotate(session: Session, *, to: str | None) -> None:
             ErrorCode.INTEGRITY_ERROR,
             f"{done.rewrapped} rows are rewrapped; {done.broken} do not open and stay under their old key",
         )
+    if session.settings.payload_key_source() is not None:
+        click.echo("the key set of payloads is another one: `keys rotate --payloads` changes its active key", err=True)
     print_object({"active": str(active), "rewrapped": done.rewrapped}, as_json=session.as_json)
 
 
@@ -126,8 +154,11 @@ async def rotate(session: Session, *, to: str | None) -> None:
 @click.argument("key", metavar="ID:VERSION")
 @with_session
 async def retire(session: Session, *, key: str) -> None:
-    """Take a key out of the keyring's file. Refused while a row is under it."""
+    """Take a key out of its file. Refused while a row, or for a payload key a history, is under it."""
     ref = KeyRef.parse(key)
+    if is_payload_key(session, ref):
+        await retire_payload_key(session, ref)
+        return print_object({"retired": str(ref)}, as_json=session.as_json)
     path = next(
         (
             Path(source)

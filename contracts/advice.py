@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from integration_service.contracts.errors import ErrorCode
+from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.markdown import code as code_span
+from integration_service.contracts.markdown import command, instance_command
+from integration_service.contracts.names import DEFAULT_SCOPE
 
 
 class Advice(NamedTuple):
@@ -61,3 +64,65 @@ def advice_for(code: str) -> Advice:
     if code.startswith("HTTP_"):
         return Advice(f"The upstream answered HTTP {code.removeprefix('HTTP_')}.", "Look at the upstream.")
     return _KNOWN.get(code) or Advice("The upstream answered with an error.", "Look at the failure's details.")
+
+
+def connect_link(reference: str, scope: str) -> str:
+    """How a person who is not at this keyboard connects an instance: the first half of a sentence."""
+    link = instance_command("connect-link", reference, scope=scope)
+    return (
+        f"run {link} and send the link that it prints to the person whose account it is; it works once, within 15 "
+        "minutes"
+    )
+
+
+def refused_call(error: IntegrationError, instance: str | None, scope: str | None, *, definition: str | None) -> str:
+    """What to do about a call that is given up, as far as its input and the failure tell."""
+    reference, within = instance or "…", scope or DEFAULT_SCOPE
+    of = (reference, within)
+    match error.code:
+        case ErrorCode.VALIDATION_ERROR:
+            return _fix_input(error.path, definition)
+        case ErrorCode.INSTANCE_NOT_FOUND:
+            wanted = command("integrations", "instance", "list", "--scope", within)
+            return f"Fix the name or the scope: {wanted} shows which there are."
+        case ErrorCode.METHOD_NOT_FOUND:
+            return f"Fix the name, or upgrade the instance: {_show(*of)} tells its definition and version."
+        case ErrorCode.INSTANCE_NOT_CONNECTED | ErrorCode.CONFIG_ERROR:
+            return _reconnect(str(error.details.get("status")), *of)
+        case ErrorCode.AUTH_ERROR | ErrorCode.REAUTH_REQUIRED:
+            return f"{_sentence(connect_link(*of))}. Then call again; {_WOULD_WAIT}"
+    return advice_for(error.code).do
+
+
+_WOULD_WAIT = "with `onAuthError` = `wait` a call waits for that by itself."
+
+
+def _fix_input(path: str | None, definition: str | None) -> str:
+    which = f"Fix {code_span(path)}" if path else "Fix the input"
+    if definition is not None and (path or "").startswith("params"):
+        shown = command("integrations", "definition", "show", definition)
+        return f"{which} and call again: {shown} has the method's `paramSchema`."
+    return f"{which} and call again: `integrations schema MethodCall` shows what a call takes."
+
+
+def _reconnect(status: str, reference: str, scope: str) -> str:
+    match status:
+        case "DISCONNECTED":
+            return f"Take it into use again with {instance_command('reconnect', reference, scope=scope)}; call again."
+        case "CONFIG_ERROR" | "PENDING_CONFIGURATION":
+            configure = instance_command("configure", reference, "--config", "{…}", scope=scope)
+            return f"Run {configure} with values that fit. Or {connect_link(reference, scope)}. Then call again."
+        case "PENDING_AUTHENTICATION":
+            return (
+                f"{_sentence(connect_link(reference, scope))}. Then call again; {_WOULD_WAIT} "
+                f"{_show(reference, scope)} tells what it waits for."
+            )
+    return f"{_show(reference, scope)} tells what is wrong with it."
+
+
+def _show(reference: str, scope: str) -> str:
+    return instance_command("show", reference, scope=scope)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,66 +1,70 @@
-"""What the page of `ExecuteMethod` in Temporal's Web UI says while a call runs, waits and when it is over."""
+"""What the page of `ExecuteMethod` in Temporal's Web UI says: its status as Markdown."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from integration_service.contracts.call_status import CallStatus
+from integration_service.contracts.markdown import code, moment, plain
+from integration_service.contracts.names import DEFAULT_SCOPE, activity_type, connection_workflow_id
 
-from integration_service.contracts.advice import advice_for
-from integration_service.contracts.calls import MethodCall, MethodResult, ResolvedMethod
-from integration_service.contracts.errors import IntegrationError
-from integration_service.contracts.markdown import code, instance_command, moment, plain
-from integration_service.contracts.names import activity_type, connection_workflow_id
+_OVER = ("DONE", "FAILED", "CANCELLED")
 
 
-def call_page(
-    headline: str, call: MethodCall, resolved: ResolvedMethod | None, *, caller: str | None, deadline: datetime
-) -> str:
-    """Markdown: `headline`, then who calls what. `caller` is the id of the workflow that started this one."""
-    if resolved is None:
-        facts = [f"Method: {code(call.method or '?')} of instance {code(call.instance_id)}"]
-    else:
-        name = activity_type(resolved.definition, resolved.method)
-        facts = [
-            f"Method: {code(name)}, definition version {code(resolved.definition_version)}",
-            f"Instance: {code(resolved.instance_id)}, workflow {code(connection_workflow_id(resolved.instance_id))}",
-        ]
-    if caller is not None:
-        facts.append(f"Called by workflow {code(caller)}")
-    if call.correlation_id is not None:
-        facts.append(f"Correlation id: {code(call.correlation_id)}")
-    facts.append(f"Given up at the latest: {moment(deadline)}")
-    return headline + "\n\n" + "\n".join(f"- {fact}" for fact in facts)
+def call_page(status: CallStatus) -> str:
+    """A headline, why it stands so and what to do, then who calls what."""
+    parts = [f"## {_headline(status)}", f"**{_question(status)}:** {_why(status)}"]
+    if status.state not in ("RUNNING", "DONE", "STARTING", "CANCELLED"):
+        parts.append(f"**What to do:** {status.what_to_do}")
+    return "\n\n".join([*parts, "\n".join(f"- {fact}" for fact in _facts(status))]).rstrip()
 
 
-RUNNING = "## Runs\n\nThe method's activity is at work, or waits for its next try."
+def _headline(status: CallStatus) -> str:
+    match status.state:
+        case "WAITING" if status.until is not None:
+            return f"Waits until {moment(status.until)}"
+        case "PARKED":
+            return "Waits for the instance to be authorised"
+        case "FAILED":
+            return f"Failed: {code(status.code or '?')}"
+        case "RUNNING":
+            return "Runs"
+    return {"STARTING": "Starts", "DONE": "Done", "CANCELLED": "Cancelled"}.get(status.state, status.state)
 
 
-def waiting(error: IntegrationError, until: datetime) -> str:
-    """A throttle, an open breaker or an outage is waited out."""
-    means, do = advice_for(error.code)
-    return (
-        f"## Waits until {moment(until)}\n\n**Why:** {means} ({code(error.code)}) The call then goes on by itself, and "
-        f"this spends none of its retries.\n\n**What to do:** nothing, unless it lasts. {do}"
-    )
+def _question(status: CallStatus) -> str:
+    return {"FAILED": "What is wrong", "WAITING": "Why", "PARKED": "Why"}.get(status.state, "What happens")
 
 
-def parked(call: MethodCall, resolved: ResolvedMethod, until: datetime) -> str:
-    """The instance is to be authorised again first."""
-    command = instance_command("authorize", resolved.instance_id, scope=call.scope)
-    return (
-        "## Waits for the instance to be authorised again\n\n**Why:** its connection was lost, and this call is to "
-        f"wait for it until {moment(until)}.\n\n**What to do:** run {command} and open the address that it prints, as "
-        "the person whose account it is. The call then goes on by itself."
-    )
+def _why(status: CallStatus) -> str:
+    means = status.why
+    match status.state:
+        case "RUNNING":
+            return f"{means} *Pending Activities* shows which one."
+        case "PARKED" if status.until is not None:
+            return f"{means} It is given up at {moment(status.until)}."
+        case "FAILED":
+            said = f"{means.removesuffix('.')}: {plain(status.message)}." if status.message else means
+            return said + (f" ({code(status.path)})" if status.path else "")
+    return means
 
 
-def done(result: MethodResult) -> str:
-    """It has its answer."""
-    how = "from the cache" if result.cached else f"HTTP {result.status_code}, tries: {result.attempts}"
-    return f"## Done\n\nThe upstream answered: {how}."
-
-
-def failed(error: IntegrationError) -> str:
-    """It is given up."""
-    means, do = advice_for(error.code)
-    where = f" ({plain(error.path)})" if error.path else ""
-    return f"## Failed: {code(error.code)}\n\n**What is wrong:** {means}{where}\n\n**What to do:** {do}"
+def _facts(status: CallStatus) -> list[str]:
+    facts: list[str] = []
+    if status.definition is not None and status.instance_id is not None:
+        name = activity_type(status.definition, status.method or "?")
+        facts.append(f"Method: {code(name)}, definition version {code(status.definition_version or '?')}")
+        named = f"{code(status.instance)}, " if status.instance and status.instance != status.instance_id else ""
+        workflow = code(connection_workflow_id(status.instance_id))
+        facts.append(f"Instance: {named}{code(status.instance_id)}, workflow {workflow}")
+    elif status.instance is not None:
+        facts.append(f"Method: {code(status.method or '?')} of instance {code(status.instance)}")
+    if status.scope not in (None, DEFAULT_SCOPE):
+        facts.append(f"Scope: {code(status.scope or '')}")
+    if status.max_tries is not None and status.state in ("RUNNING", "WAITING"):
+        facts.append(f"Tries that earlier activities spent: {status.tries_spent} of {status.max_tries}")
+    if status.called_by is not None:
+        facts.append(f"Called by workflow {code(status.called_by)}")
+    if status.correlation_id is not None:
+        facts.append(f"Correlation id: {code(status.correlation_id)}")
+    if status.deadline is not None and status.state not in _OVER:
+        facts.append(f"Given up at the latest: {moment(status.deadline)}")
+    return facts

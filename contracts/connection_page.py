@@ -5,7 +5,7 @@ Names, codes and times only: an upstream's own words, and whatever config holds,
 
 from __future__ import annotations
 
-from integration_service.contracts.advice import advice_for
+from integration_service.contracts.advice import advice_for, connect_link
 from integration_service.contracts.connections import ConnectionState
 from integration_service.contracts.definitions import IntegrationAuthType
 from integration_service.contracts.errors import ErrorCode
@@ -94,7 +94,10 @@ def _to_do(state: ConnectionState, error: InstanceError | None) -> str:
         case Status.DISCONNECTED:
             return f"nothing; or take it into use again with {run('reconnect')}, or remove it with {run('delete')}."
         case Status.PENDING_CONFIGURATION | Status.CONFIG_ERROR:
-            return f"run {run('configure', '--config', '{…}')} with values that fit the definition's `configSchema`."
+            return (
+                f"run {run('configure', '--config', '{…}')} with values that fit the definition's `configSchema`. "
+                f"Or {connect_link(instance.name, instance.scope)}; the page asks for what is missing or wrong."
+            )
         case Status.PENDING_AUTHENTICATION if state.generation and error is not None:
             return f"{advice_for(error.code).do} Then run {run('test')}."
     return _credential_to_do(state, run("authorize"), run("credentials"), run("test"))
@@ -102,17 +105,18 @@ def _to_do(state: ConnectionState, error: InstanceError | None) -> str:
 
 def _credential_to_do(state: ConnectionState, authorize: str, credentials: str, test: str) -> str:
     instance = state.instance
+    link = connect_link(instance.name, instance.scope)
     if instance.auth_type is IntegrationAuthType.NONE:
         return f"look at the upstream, then run {test}."
     if instance.auth_type is not IntegrationAuthType.OAUTH2:
-        return f"run {credentials}, which asks for a credential that the upstream accepts."
+        return f"{link}. Or run {credentials}, which asks you for a credential that the upstream accepts."
     if state.grant in _MACHINE_GRANTS:
         client = code(f"integrations definition client set {instance.definition}")
         return f"set the client's id and secret with {client}, then run {test}."
     if state.grant == "password":
-        return f"run {credentials}, which asks for the account's user name and password."
+        return f"{link}. Or run {credentials}, which asks you for the account's user name and password."
     return (
-        f"run {authorize} and open the address that it prints, as the person whose account it is. "
+        f"{link}. If the account is your own, run {authorize} instead. "
         "The instance keeps its id; calls that wait for it go on by themselves."
     )
 
@@ -130,6 +134,7 @@ def _facts(state: ConnectionState, error: InstanceError | None) -> list[str]:
     instance, token = state.instance, state.token
     facts = [
         f"Status: {code(instance.status.value)}",
+        f"Instance: {code(instance.id)}, scope {code(instance.scope)}",
         f"Definition: {code(f'{instance.definition} {instance.definition_version}')}",
     ]
     if error is not None:

@@ -33,7 +33,13 @@ def moment(at: datetime) -> str:
 
 def instance_command(verb: str, instance: str, *more: str, scope: str = DEFAULT_SCOPE) -> str:
     """An ``integrations instance …`` command as a code span, quoted for a shell."""
-    words = ["integrations", "instance", verb, instance, *more, *(("--scope", scope) if scope != DEFAULT_SCOPE else ())]
+    return command(
+        "integrations", "instance", verb, instance, *more, *(("--scope", scope) if scope != DEFAULT_SCOPE else ())
+    )
+
+
+def command(*words: str) -> str:
+    """A command as a code span, quoted for a shell."""
     return code(shlex.join(words))
 
 

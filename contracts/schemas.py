@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from integration_service.contracts import (
     answers,
+    call_status,
     calls,
     connect_tickets,
     connections,
@@ -41,6 +42,7 @@ WIRE_TYPES: dict[str, Any] = {
         calls.MethodCall,
         calls.MethodResult,
         calls.ResultRef,
+        call_status.CallStatus,
         failures.Failure,
         failures.Refusal,
         instances.ConnectInstanceInput,
@@ -99,7 +101,9 @@ class WorkflowMessages:
 
 
 WORKFLOWS: dict[str, WorkflowMessages] = {
-    names.EXECUTE_METHOD: WorkflowMessages("MethodCall", "MethodResult", signals={"instance_connected": None}),
+    names.EXECUTE_METHOD: WorkflowMessages(
+        "MethodCall", "MethodResult", queries={"status": "CallStatus"}, signals={"instance_connected": None}
+    ),
     names.CONNECT_INSTANCE: WorkflowMessages(
         "ConnectInstanceInput",
         "ConnectionStatus",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from integration_service.contracts.advice import advice_for
+from integration_service.contracts.advice import advice_for, connect_link
 from integration_service.contracts.markdown import code, instance_command, moment
 from integration_service.contracts.names import connection_workflow_id
 from integration_service.contracts.oauth import RefreshFailure, RefreshInput, TokenState
@@ -16,6 +16,7 @@ def token_page(wanted: RefreshInput, token: TokenState, due: datetime | None, fa
         f"Token number (generation): {token.generation}",
         f"Expires: {moment(token.expires_at) if token.expires_at else 'the provider does not say'}",
         f"Next refresh: {_next(token, due)}",
+        f"Instance: {code(wanted.instance_id)}, scope {code(wanted.scope)}",
         f"Connection: workflow {code(connection_workflow_id(wanted.instance_id))}",
     ]
     if failure is not None:
@@ -31,7 +32,8 @@ def _state(wanted: RefreshInput, failure: RefreshFailure | None) -> list[str]:
         return [
             "## The token is lost",
             "**What is wrong:** The provider refuses to give a new one. No further request is made.",
-            f"**What to do:** run {command} and open the address that it prints, as the person whose account it is.",
+            f"**What to do:** {connect_link(wanted.instance_id, wanted.scope)}. If the account is your own, run "
+            f"{command} instead.",
         ]
     return [
         "## The last refresh failed; it is tried again",

@@ -20,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
         DeliverEventsInput,
         ShiftReport,
     )
+    from integration_service.contracts.upkeep_pages import delivery_page
     from integration_service.contracts.wire import parse
 
 _AFTER_THE_SHIFT = timedelta(minutes=2)
@@ -41,9 +42,10 @@ class DeliverEvents:
             given = parse(DeliverEventsInput, read_input(wanted) or {})
         except IntegrationError as error:
             raise as_application_error(error) from None
+        workflow.set_current_details(delivery_page(None, None))
         while not is_long():
             try:
-                await workflow.execute_activity(
+                done: ShiftReport = await workflow.execute_activity(
                     DELIVER_DUE_EVENTS,
                     given,
                     result_type=ShiftReport,
@@ -55,5 +57,8 @@ class DeliverEvents:
             except ActivityError:
                 # A bug of ours: events wait, and delivery goes on with the program that mends it.
                 workflow.logger.error("a shift of delivering events failed")
+                workflow.set_current_details(delivery_page(None, None, trouble=True))
                 await workflow.sleep(_AFTER_TROUBLE, summary="after a shift that failed")
+            else:
+                workflow.set_current_details(delivery_page(done, workflow.now()))
         workflow.continue_as_new(given)

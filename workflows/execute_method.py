@@ -16,7 +16,8 @@ from integration_service.workflows.history import hand_on, handed_on, is_long
 from integration_service.workflows.inputs import NOTHING, read_input
 
 with workflow.unsafe.imports_passed_through():
-    from integration_service.contracts import call_page
+    from integration_service.contracts.call_page import call_page
+    from integration_service.contracts.call_status import UNREAD, CallStatus, starts
     from integration_service.contracts.calls import (
         CarriedCall,
         CarriedFailure,
@@ -45,7 +46,7 @@ with workflow.unsafe.imports_passed_through():
         fairness_key,
     )
     from integration_service.contracts.retry import RetryConfig
-    from integration_service.contracts.wire import parse
+    from integration_service.contracts.wire import JsonObject, parse
 
 _RESOLVE_TIMEOUT = timedelta(seconds=20)
 _AFTER_THE_SEND = timedelta(seconds=15)
@@ -71,6 +72,12 @@ class ExecuteMethod:
         self._call: MethodCall
         self._state: CarriedCall
         self._connected = 0
+        self._status = UNREAD
+
+    @workflow.query(description="Where the call stands: why it waits and until when, and what to do.")
+    def status(self) -> JsonObject:
+        """The `CallStatus` that the page shows too."""
+        return self._status.to_wire()
 
     @workflow.signal(description="Look at the instance that this call waits for: it is connected, or was given up.")
     def instance_connected(self) -> None:
@@ -87,21 +94,24 @@ class ExecuteMethod:
             else:
                 deadline = workflow.now() + timedelta(milliseconds=self._call.deadline_ms)
                 self._state = CarriedCall(deadline=deadline)
-            return await self._run()
+            result = await self._run()
         except IntegrationError as error:
+            self._show(self._status.failed(error))
             raise to_application_error(error) from error.__cause__
+        except (asyncio.CancelledError, FailureError) as failure:
+            if is_cancelled_exception(failure):
+                self._show(self._status.cancelled())
+            raise
+        self._show(self._status.done(result))
+        return result
 
     async def _run(self) -> MethodResult:
-        try:
-            resolved = self._state.resolved or await self._resolve()
-            if (result := resolved.answer) is None:
-                self._show(call_page.RUNNING)
-                result = await self._execute_or_park(resolved)
-        except IntegrationError as error:
-            self._show(call_page.failed(error))
-            raise
-        self._show(call_page.done(result))
-        return result
+        parent = workflow.info().parent
+        called_by = parent.workflow_id if parent is not None else None
+        self._show(starts(self._call, deadline=self._state.deadline, called_by=called_by))
+        resolved = self._state.resolved or await self._resolve()
+        self._status = self._status.known(resolved)
+        return resolved.answer or await self._execute_or_park(resolved)
 
     async def _resolve(self) -> ResolvedMethod:
         while True:
@@ -160,7 +170,7 @@ class ExecuteMethod:
         """Wait until somebody has authorised the instance. Raises the failure when nobody has by `until`, and what
         the instance is refused for once it is no longer one to be authorised."""
         failure = park.failure
-        self._show(call_page.parked(self._call, resolved, until))
+        self._show(self._status.parked(failure.code, until))
         while self._connected == connected:
             self._note(park=park, looks=self._state.looks + 1)
             if is_long():
@@ -181,7 +191,6 @@ class ExecuteMethod:
                 )
             if parked is not None and parked.connected:
                 break
-        self._show(call_page.RUNNING)
 
     async def _note_waiter(self, resolved: ResolvedMethod) -> Parked | None:
         try:
@@ -207,6 +216,7 @@ class ExecuteMethod:
         call = self._call.model_copy(update={"instance_id": resolved.instance_id})
         while True:
             spent = self._state.spent
+            self._show(self._status.runs(spent=spent))
             try:
                 result: MethodResult = await workflow.execute_activity(
                     name,
@@ -248,23 +258,15 @@ class ExecuteMethod:
             delay = max(delay, _OUTAGE.delay_after(waits - _PATIENT_WAITS))
         if error.decision is not Decision.WAIT or workflow.now() + delay >= self._state.deadline:
             raise error
-        self._show(call_page.waiting(error, workflow.now() + delay))
+        self._show(self._status.waits(error, workflow.now() + delay, spent=self._state.spent))
         await workflow.sleep(delay, summary=f"{error.code}: waits, spends no retry")
-        self._show(call_page.RUNNING)
         if is_long():
             hand_on(self._call, self._state)
 
-    def _show(self, headline: str) -> None:
-        """Tells whoever opens the page. No event comes of it: details are queried, not recorded."""
-        parent = workflow.info().parent
-        page = call_page.call_page(
-            headline,
-            self._call,
-            self._state.resolved,
-            caller=parent.workflow_id if parent is not None else None,
-            deadline=self._state.deadline,
-        )
-        workflow.set_current_details(page)
+    def _show(self, status: CallStatus) -> None:
+        """Tells whoever opens the page or asks. No event comes of it: both are queried, not recorded."""
+        self._status = status
+        workflow.set_current_details(call_page(status))
 
     def _note(self, **changes: Any) -> None:
         self._state = self._state.model_copy(update=changes)

@@ -29,6 +29,7 @@ with workflow.unsafe.imports_passed_through():
         RotationCarried,
         WrappedTables,
     )
+    from integration_service.contracts.upkeep_pages import rotation_page
     from integration_service.contracts.wire import WireModel, parse
 
 _RETRY = RetryPolicy(
@@ -72,10 +73,12 @@ class RotateKeysWorkflow:
     async def _rotate(self, to: RotateKeys) -> Rotation:
         while True:
             await self._pass(to)
+            self._show(to, "waits for writes that are on their way")
             # A write that began before may still be on its way, under the key that was active then.
             await workflow.sleep(timedelta(milliseconds=to.settle_ms), summary="Writes that are on their way")
             left: Left = await self._do(names.COUNT_LEFT, to, Left)
             if left.total <= self._done.broken:
+                self._show(to, "done")
                 return Rotation(rewrapped=self._done.rewrapped, broken=left.total)
             if self._done.missing and self._done.passes >= _PASSES:
                 raise IntegrationError(
@@ -84,6 +87,7 @@ class RotateKeysWorkflow:
                     details={"rows": left.rows},
                 )
             if self._done.missing:
+                self._show(to, "waits for keys that are missing")
                 await workflow.sleep(_BETWEEN_PASSES, summary="Rows under keys that are missing")
             self._done = self._done.model_copy(
                 update={"tables": await self._tables(to), "after": None, "broken": 0, "missing": 0}
@@ -93,6 +97,7 @@ class RotateKeysWorkflow:
         """Every table once, from where the run before stopped."""
         while self._done.tables:
             table = self._done.tables[0]
+            self._show(to, f"at work on {table}")
             asked = Rewrap(table=table, to=to, after=self._done.after)
             part: Rewrapped = await self._do(names.REWRAP, asked, Rewrapped)
             self._done = self._done.model_copy(
@@ -104,10 +109,12 @@ class RotateKeysWorkflow:
                     "tables": self._done.tables if part.after is not None else self._done.tables[1:],
                 }
             )
-            workflow.set_current_details(f"{self._done.rewrapped} rows wrapped anew; at work on {table}.")
             if is_long():
                 hand_on(to, self._done)
         self._done = self._done.model_copy(update={"passes": self._done.passes + 1})
+
+    def _show(self, to: RotateKeys, doing: str) -> None:
+        workflow.set_current_details(rotation_page(to, self._done, doing))
 
     async def _tables(self, to: RotateKeys) -> list[str]:
         found: WrappedTables = await self._do(names.LIST_WRAPPED, to, WrappedTables)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowFailureError
 
 from integration_service.contracts.calls import MethodCall
 from integration_service.contracts.names import INTEGRATION_DEFINITION, connection_workflow_id, refresh_workflow_id
@@ -20,7 +21,7 @@ from tests.chromium import PROGRAM, Browser, browser
 from tests.identity import Identity, identity_provider
 from tests.oauth_setting import Setting
 from tests.waiting import eventually
-from tests.world import World
+from tests.world import World, definition_file
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium")
 
@@ -75,16 +76,17 @@ async def test_a_lost_connection_tells_a_stranger_what_to_do(
         f"Connection lost: {connected['name']}",
         "What is wrong: The provider refuses the refresh token: access was withdrawn, or it has expired. "
         "Calls are refused until this is mended.",
-        f"What to do: run integrations instance authorize {shlex.quote(connected['name'])} and open the address that "
-        "it prints, as the person whose account it is.",
+        f"What to do: run integrations instance connect-link {shlex.quote(connected['name'])} and send the link that "
+        "it prints to the person whose account it is",
+        f"If the account is your own, run integrations instance authorize {shlex.quote(connected['name'])} instead.",
         "Last error: REAUTH_REQUIRED",
     )
     await _keep(page, "web-ui-lost")
 
     await page.open(await _url(world.temporal, world, handle.id, "user-metadata"))
     await page.shows(
-        "Waits for the instance to be authorised again",
-        f"What to do: run integrations instance authorize {connected['id']}",
+        "Waits for the instance to be authorised",
+        f"What to do: run integrations instance connect-link {connected['id']}",
         "Correlation id: order-4711",
     )
     await _keep(page, "web-ui-parked")
@@ -92,7 +94,7 @@ async def test_a_lost_connection_tells_a_stranger_what_to_do(
     await page.open(await _url(world.temporal, world, refresh_workflow_id(connected["id"]), "user-metadata"))
     await page.shows(
         "The token is lost",
-        f"What to do: run integrations instance authorize {connected['id']} and open the address that it prints",
+        f"What to do: run integrations instance connect-link {connected['id']} and send the link that it prints",
         "Last trouble: REAUTH_REQUIRED",
     )
     described = await world.temporal.get_workflow_handle(refresh_workflow_id(connected["id"])).describe()
@@ -102,6 +104,37 @@ async def test_a_lost_connection_tells_a_stranger_what_to_do(
     await handle.result()
     await page.open(await _url(world.temporal, world, handle.id, "user-metadata"))
     await page.shows("Done", "The upstream answered: HTTP 200, tries: 1.")
+
+
+async def test_an_instance_that_waits_for_its_credential_says_how_a_person_gives_it(
+    world: World, page: Browser, name: str
+) -> None:
+    secret = {"authType": "api_key", "connectionTest": "get"}
+    instance = await world.instance(definition_file(name, **secret))
+    await page.open(await _url(world.temporal, world, connection_workflow_id(instance["id"]), "user-metadata"))
+    await page.shows(
+        f"Waits for its credential: {instance['name']}",
+        f"What to do: run integrations instance connect-link '{instance['name']}' and send the link that it prints",
+        f"Or run integrations instance credentials '{instance['name']}', which asks you for a credential",
+    )
+
+
+async def test_a_call_that_was_refused_says_what_is_wrong(world: World, page: Browser, name: str) -> None:
+    """Also where its input was none of a call's: the page is there before any activity was."""
+    instance = await world.instance(definition_file(name))
+    wrong = {"instanceId": instance["name"], "method": "get", "parameters": {"id": 1}}
+    for given, *sentences in (
+        (wrong, "The input does not fit: unknown key. (parameters)", "integrations schema MethodCall"),
+        ({"instanceId": "acme", "method": "get"}, "no instance acme", "integrations instance list --scope global"),
+    ):
+        handle = await world.temporal.start_workflow(
+            "ExecuteMethod", given, id=str(uuid.uuid4()), task_queue="integrations"
+        )
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+        await page.open(await _url(world.temporal, world, handle.id, "user-metadata"))
+        await page.shows("Failed: ", "What is wrong: ", "What to do: ", *sentences)
+    await _keep(page, "web-ui-refused")
 
 
 async def test_a_call_stands_under_its_methods_name(

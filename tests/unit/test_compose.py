@@ -28,6 +28,39 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 
 
+_WORKER, _GATEWAY, _CLI = "worker", "gateway", "cli"
+_SERVING = {_WORKER, _GATEWAY, _CLI}
+NEEDED_BY: dict[str, set[str]] = {
+    "database_url": {"migrate", *_SERVING},
+    "keyring": {_WORKER, _CLI},
+    "public_url": _SERVING,
+    "task_queue": {_WORKER, _CLI},
+    "egress_allow": _SERVING,
+    "return_urls": _SERVING,
+    "web_ui_url": {_GATEWAY},
+    "gateway_listen": {_GATEWAY},
+    "gateway_tokens": {_GATEWAY, _CLI},
+    "results_keyring": _SERVING,
+    "payload_encryption": _SERVING,
+    "payload_keyring": _SERVING,
+    "codec_jwks": {_GATEWAY},
+    "codec_issuer": {_GATEWAY},
+    "codec_audience": {_GATEWAY},
+    "codec_origins": {_GATEWAY},
+    "codec_local_ui": set(),  # for a gateway on a loopback address: `dev` alone
+    "audit_retention": {_WORKER},
+    "worker_listen": {_WORKER},
+    "worker_slots": {_WORKER},
+    "worker_grace": {_WORKER},
+    "deployment": {_WORKER},
+    "build_id": {_WORKER},
+    "log_format": {_WORKER, _GATEWAY},
+    "trace_upstreams": {_WORKER},
+}
+FIXED = {"database_url", "keyring", "gateway_listen", "worker_listen"}
+"""What the file itself decides."""
+
+
 def test_it_fits_the_compose_specification() -> None:
     schema = json.loads((Path(__file__).parent / "compose-spec.json").read_text())
     jsonschema.Draft202012Validator(schema).validate(COMPOSE)
@@ -57,7 +90,7 @@ def test_it_starts_in_order() -> None:
 
 
 def test_no_secret_has_a_default() -> None:
-    optional = {"INTEGRATIONS_GATEWAY_TOKENS", "INTEGRATIONS_RESULTS_KEYRING"}
+    optional = {"INTEGRATIONS_GATEWAY_TOKENS", "INTEGRATIONS_RESULTS_KEYRING", "INTEGRATIONS_PAYLOAD_KEYRING"}
     variables = dict(re.findall(r"\$\{(\w+)(:[?-][^}]*|)\}", TEXT))
     secret = {name for name in variables if re.search("PASSWORD|KEY|SECRET|TOKEN", name)}
     assert secret == {
@@ -108,6 +141,24 @@ def test_our_variables_are_settings(name: str) -> None:
     given = {key for key in OURS[name]["environment"] if key.startswith("INTEGRATIONS_")}
     assert given <= {f"INTEGRATIONS_{field.upper()}" for field in Settings.model_fields}
     assert "INTEGRATIONS_DATABASE_URL" in given
+
+
+@pytest.mark.parametrize("setting", Settings.model_fields)
+def test_every_setting_reaches_whoever_needs_it(setting: str) -> None:
+    variable = f"INTEGRATIONS_{setting.upper()}"
+    for name in NEEDED_BY[setting]:
+        value = OURS[name]["environment"].get(variable)
+        assert value is not None, f"{name} is not given {variable}"
+        # What the file does not fix is the operator's to set, and empty means the default.
+        assert setting in FIXED or re.fullmatch(r"\$\{" + variable + r":-[^}]*\}", value), f"{name}: {variable}={value}"
+
+
+def test_who_needs_a_setting_is_known_and_told() -> None:
+    assert set(NEEDED_BY) == set(Settings.model_fields)
+    told = (ROOT / "docs" / "operating.md").read_text().split("## Environment")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `INTEGRATIONS_(\w+)`", told, re.MULTILINE)) == {
+        setting.upper() for setting in Settings.model_fields
+    }
 
 
 def test_a_worker_has_what_it_needs_and_the_gateway_no_keyring() -> None:

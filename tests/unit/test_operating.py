@@ -20,6 +20,7 @@ from integration_service.gateway.connections import COMPLETE_WITHIN
 from integration_service.settings import Settings
 from integration_service.telemetry.figures import PoolCollector, Standing, StandingCollector
 from integration_service.telemetry.metrics import Metrics
+from tests.unit.test_compose import NEEDED_BY
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "operating"
@@ -137,6 +138,51 @@ def test_variables_are_settings_and_no_secret_stands_there() -> None:
     assert not any(re.search("PASSWORD|TOKEN|DATABASE_URL", name) for name in config["data"])
     gateway = json.dumps(_pods()["integrations-gateway"])
     assert "keyring.json" not in gateway
+
+
+SECRET = {"database_url", "keyring", "gateway_tokens", "results_keyring", "payload_keyring"}
+
+
+@pytest.mark.parametrize("pod", ["integrations-worker", "integrations-gateway"])
+def test_every_setting_has_its_place(pod: str) -> None:
+    """In the pod, in the ConfigMap that it takes whole, or in the commands that make its Secret."""
+    [config] = [manifest for manifest in MANIFESTS if manifest["kind"] == "ConfigMap"]
+    [container] = _pods()[pod]["containers"]
+    taken = {ref["name"] for source in container["envFrom"] for ref in source.values()}
+    assert taken == {config["metadata"]["name"], pod}
+    given = {entry["name"] for entry in container["env"]} | config["data"].keys()
+    made = (ROOT / "docs" / "operating.md").read_text().split("## On Kubernetes")[1].split("\n## ")[0]
+    [secret] = re.findall(rf"secret generic {pod} ((?:.*\\\n)*.*)", made)
+    given |= set(re.findall(r"--from-literal=(\w+)=", secret)) | set(
+        re.findall(r"--from-file=(INTEGRATIONS_\w+)=", secret)
+    )
+    short = pod.removeprefix("integrations-")
+    needed = {setting for setting, who in NEEDED_BY.items() if short in who}
+    assert {f"INTEGRATIONS_{setting.upper()}" for setting in needed} <= given
+    for name in config["data"].keys() & {f"INTEGRATIONS_{setting.upper()}" for setting in SECRET}:
+        raise AssertionError(f"{name} is secret")
+
+
+def test_the_config_says_the_defaults() -> None:
+    """An operator reads there what can be set; what is not changed there is as without it."""
+    [config] = [manifest for manifest in MANIFESTS if manifest["kind"] == "ConfigMap"]
+    chosen = {
+        "INTEGRATIONS_PUBLIC_URL",
+        "INTEGRATIONS_RETURN_URLS",
+        "INTEGRATIONS_WEB_UI_URL",
+        "INTEGRATIONS_LOG_FORMAT",
+    }
+    ours = {name: value for name, value in config["data"].items() if name.startswith("INTEGRATIONS_")}
+    rest = {name: value for name, value in ours.items() if name not in chosen}
+    assert Settings.from_environment(rest) == Settings()
+    assert Settings.from_environment(ours).public_url == config["data"]["INTEGRATIONS_PUBLIC_URL"]
+
+
+def test_what_people_reach_is_let_in_and_no_more() -> None:
+    [ingress] = [manifest for manifest in MANIFESTS if manifest["kind"] == "Ingress"]
+    [rule] = ingress["spec"]["rules"]
+    paths = {(path["path"], path["pathType"]) for path in rule["http"]["paths"]}
+    assert paths == {("/oauth/callback", "Exact"), ("/v1/", "Prefix"), ("/connect", "Prefix"), ("/codec/", "Prefix")}
 
 
 def test_pods_are_given_time_to_stop() -> None:

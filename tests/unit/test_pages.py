@@ -13,11 +13,14 @@ from integration_service.contracts.advice import advice_for
 from integration_service.contracts.connection_page import connection_page
 from integration_service.contracts.connections import ConnectionState
 from integration_service.contracts.errors import ErrorCode
+from integration_service.contracts.events import ShiftReport
 from integration_service.contracts.instances import InstanceError, IntegrationInstance
 from integration_service.contracts.instances import IntegrationInstanceStatus as Status
+from integration_service.contracts.keys import KeyName, RotateKeys, RotationCarried
 from integration_service.contracts.markdown import code, instance_command, moment, plain
 from integration_service.contracts.oauth import PendingAuthorization, RefreshFailure, RefreshInput, TokenState
 from integration_service.contracts.token_page import token_page
+from integration_service.contracts.upkeep_pages import delivery_page, rotation_page
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
 ID = str(uuid.uuid4())
@@ -64,6 +67,12 @@ def test_every_state_says_what_is_wrong_and_what_to_do(status: Status, auth: str
     ("status", "auth", "grant", "command"),
     [
         (Status.AUTH_ERROR, "oauth2", "authorization_code", "integrations instance authorize acme"),
+        (Status.AUTH_ERROR, "oauth2", "authorization_code", "integrations instance connect-link acme"),
+        (Status.AUTH_ERROR, "oauth2", "password", "integrations instance connect-link acme"),
+        (Status.PENDING_AUTHENTICATION, "oauth2", "device_code", "integrations instance connect-link acme"),
+        (Status.PENDING_AUTHENTICATION, "api_key", None, "integrations instance connect-link acme"),
+        (Status.PENDING_CONFIGURATION, "none", None, "integrations instance connect-link acme"),
+        (Status.CONFIG_ERROR, "jwt", None, "integrations instance connect-link acme"),
         (Status.AUTH_ERROR, "oauth2", "client_credentials", "integrations definition client set github"),
         (Status.AUTH_ERROR, "api_key", None, "integrations instance credentials acme"),
         (Status.CONFIG_ERROR, "none", None, "integrations instance configure acme"),
@@ -72,6 +81,20 @@ def test_every_state_says_what_is_wrong_and_what_to_do(status: Status, auth: str
 )
 def test_the_command_fits(status: Status, auth: str, grant: Any, command: str) -> None:
     assert command in connection_page(_state(status, auth=auth, grant=grant), None, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "auth", "grant"),
+    [
+        (Status.AUTH_ERROR, "oauth2", "client_credentials"),
+        (Status.AUTH_ERROR, "oauth2", "jwt_bearer"),
+        (Status.AUTH_ERROR, "none", None),
+        (Status.CONNECTED, "oauth2", "authorization_code"),
+        (Status.DISCONNECTED, "api_key", None),
+    ],
+)
+def test_where_no_person_is_waited_for_nobody_is_sent_a_link(status: Status, auth: str, grant: Any) -> None:
+    assert "connect-link" not in connection_page(_state(status, auth=auth, grant=grant), None, None)
 
 
 def test_why_a_connection_was_lost() -> None:
@@ -105,6 +128,7 @@ def test_the_token_page() -> None:
     assert "tried again" in trouble
     lost = token_page(wanted, token, None, RefreshFailure(code="REAUTH_REQUIRED", message="planted", final=True))
     assert f"integrations instance authorize {ID} --scope 'team a'" in lost
+    assert f"integrations instance connect-link {ID} --scope 'team a'" in lost
     assert "planted" not in trouble + lost
 
 
@@ -129,6 +153,18 @@ def test_code_spans_hold_what_they_hold() -> None:
     assert moment(NOW) == "2026-03-01 12:00:30 UTC"
     command = instance_command("authorize", "it's; rm -rf /").strip("`")
     assert shlex.split(command) == ["integrations", "instance", "authorize", "it's; rm -rf /"]
+
+
+def test_the_pages_of_upkeep_say_what_goes_on() -> None:
+    assert "**What is wrong:** nothing." in delivery_page(None, None)
+    assert "12:00:30 UTC: 3 delivered, 1 to be tried again, 0 given up" in delivery_page(
+        ShiftReport(delivered=3, failed=1), NOW
+    )
+    assert "A shift failed" in delivery_page(None, None, trouble=True)
+    to = RotateKeys(active=KeyName(id="kek-1", version=2), results=KeyName(id="kek-9", version=4))
+    page = rotation_page(to, RotationCarried(rewrapped=12, tables=["vault.seal_keys"], missing=3), "at work on x")
+    for fact in ("under key `kek-1:2`", "anew: 12", "Now: at work on x", "`vault.seal_keys`", "`kek-9:4`", "has: 3"):
+        assert fact in page
 
 
 def test_every_code_has_advice() -> None:

@@ -9,6 +9,7 @@ import pytest
 from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 
+from integration_service.contracts.calls import MethodCall
 from tests.upstream import json_answer
 from tests.waiting import eventually
 from tests.world import World, definition_file
@@ -31,9 +32,19 @@ async def test_a_call_that_others_started_tells_why_it_waits_and_how_it_ended(wo
     page = await eventually(waits)
     assert "The rate limit is used up. (`RATE_LIMITED`)" in page
     assert f"Method: `{name}.get`, definition version `1.0.0`" in page
-    assert f"Instance: `{instance['id']}`" in page
+    assert f"Instance: `{instance['name']}`, `{instance['id']}`" in page
     assert "Correlation id: `c-17`" in page
+    asked = await handle.query("status")
+    assert (asked["state"], asked["code"], asked["method"], asked["definition"]) == (
+        "WAITING",
+        "RATE_LIMITED",
+        "get",
+        name,
+    )
+    assert asked["why"] in page
+    assert asked["until"][:10] in page
     await handle.result()
+    assert (await handle.query("status"))["state"] == "DONE"
     done = (await _metadata(handle)).current_details
     assert "## Done\n\nThe upstream answered: HTTP 200, tries: 1." in done
     assert "planted" not in page + done
@@ -54,6 +65,24 @@ async def test_a_call_that_failed_says_what_to_do(world: World, name: str) -> No
     assert "## Failed: `HTTP_404`\n\n**What is wrong:** The upstream answered HTTP 404." in page
     assert "**What to do:** Look at the upstream." in page
     assert "planted" not in page
+
+
+async def test_a_call_that_was_cancelled_says_so(world: World, name: str) -> None:
+    world.upstream.answers = [json_answer({}, 429, Retry_After="600")]
+    instance = await world.instance(definition_file(name))
+    handle = await world.integrations.start_call(MethodCall(instance_id=instance["id"], method="get", params={"id": 1}))
+
+    async def waits() -> bool:
+        return (await handle.query("status"))["state"] == "WAITING"
+
+    await eventually(waits)
+    before = len((await handle.fetch_history()).events)
+    assert (await handle.query("status"))["maxTries"] == 4
+    assert len((await handle.fetch_history()).events) == before
+    await handle.cancel()
+    with pytest.raises(WorkflowFailureError):
+        await handle.result()
+    assert (await _metadata(handle)).current_details.startswith("## Cancelled")
 
 
 async def test_everything_that_can_be_sent_or_asked_is_described(world: World, name: str) -> None:
