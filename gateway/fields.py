@@ -46,28 +46,53 @@ class Refused(Exception):
 
 
 def config_fields(schema: JsonSchema, config: JsonObject) -> list[Field]:
-    """The fields of a config: objects become groups two levels deep; arrays and what has no plain type, JSON."""
-    return _fields(schema, config, ("config",), "", 1) if isinstance(schema, dict) else []
+    """The fields of a config: objects become groups two levels deep; arrays and what has no plain type, JSON.
+
+    JSON that may hold a secret somewhere within is a secret as a whole.
+    """
+    if not isinstance(schema, dict):
+        return []
+    # Whatever a `$ref` leads to, a root without secrets has none there.
+    return _fields(schema, config, ("config",), "", 1, through_refs=_holds_secret(schema, through_refs=False))
 
 
-def _fields(schema: JsonObject, config: Any, at: tuple[str, ...], group: str, depth: int) -> list[Field]:
+def _fields(
+    schema: JsonObject, config: Any, at: tuple[str, ...], group: str, depth: int, *, through_refs: bool
+) -> list[Field]:
     found: list[Field] = []
     required = schema.get("required", ())
     known = config if isinstance(config, dict) else {}
     for name, one in (schema.get("properties") or {}).items():
         part = one if isinstance(one, dict) else {}
-        path = (*at, name)
-        if part.get("type") == "object" and part.get("properties") and depth < _MAX_DEPTH:
+        path, value = (*at, name), known.get(name, part.get("default"))
+        is_group = part.get("type") == "object" and part.get("properties") and not part.get("writeOnly")
+        if is_group and depth < _MAX_DEPTH:
             title = str(part.get("title") or _words(name))
-            found += _fields(part, known.get(name, part.get("default")), path, title, depth + 1)
+            found += _fields(part, value, path, title, depth + 1, through_refs=through_refs)
         else:
-            found.append(_field(part, known.get(name, part.get("default")), path, name in required, group))
+            found.append(_field(part, value, path, name in required, group, through_refs=through_refs))
     return found
 
 
-def _field(schema: JsonObject, value: Any, path: tuple[str, ...], required: bool, group: str) -> Field:
+def _holds_secret(schema: Any, *, through_refs: bool) -> bool:
+    match schema:
+        case dict():
+            marked = schema.get("writeOnly") is True or schema.get("format") == "password"
+            return (
+                marked
+                or (through_refs and "$ref" in schema)
+                or any(_holds_secret(part, through_refs=through_refs) for part in schema.values())
+            )
+        case list():
+            return any(_holds_secret(part, through_refs=through_refs) for part in schema)
+    return False
+
+
+def _field(
+    schema: JsonObject, value: Any, path: tuple[str, ...], required: bool, group: str, *, through_refs: bool
+) -> Field:
     kind, choices = _kind(schema)
-    secret = kind == "password"
+    secret = kind == "password" or (kind == "json" and _holds_secret(schema, through_refs=through_refs))
     return Field(
         path,
         kind,
@@ -88,7 +113,8 @@ def _kind(schema: JsonObject) -> tuple[Kind, tuple[tuple[str, Any], ...]]:
     options = schema.get("enum") or ([schema["const"]] if "const" in schema else None)
     if isinstance(options, list) and options:
         return "select", tuple((one if isinstance(one, str) else json.dumps(one), one) for one in options)
-    if schema.get("writeOnly") or schema.get("format") == "password":
+    composed = schema.get("type") in ("object", "array")
+    if (schema.get("writeOnly") or schema.get("format") == "password") and not composed:
         return "password", ()
     plain = _KINDS.get(str(schema.get("type")), "json")
     return (_INPUTS.get(str(schema.get("format")), plain) if plain == "text" else plain), ()

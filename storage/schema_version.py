@@ -6,7 +6,7 @@ from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.storage.database import Database
 
 SCHEMA = "integrations"
-HEAD = "0012"
+HEAD = "0013"
 
 
 async def check_schema_version(database: Database, *, running: bool = False) -> None:

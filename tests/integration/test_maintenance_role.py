@@ -111,6 +111,38 @@ async def test_the_functions_reach_no_table_but_the_logs_months(place: FreshData
         assert await cursor.fetchone() != (None,)
 
 
+async def test_nothing_temporary_runs_as_the_owner(place: FreshDatabase) -> None:
+    """A session's own temporary tables come first in every search path that does not name them: a view in place of a
+    catalog's table would have its functions run as whoever owns the log and the vault."""
+    async with (
+        place.login("maintenance") as login,
+        await psycopg.AsyncConnection.connect(login, autocommit=True) as connection,
+    ):
+        mine = psycopg.conninfo.conninfo_to_dict(login)["user"]
+        for statement in (
+            f"""CREATE FUNCTION pg_temp.mine() RETURNS name LANGUAGE plpgsql AS $$
+                BEGIN
+                    EXECUTE 'GRANT USAGE ON SCHEMA vault TO {mine}';
+                    EXECUTE 'GRANT SELECT ON vault.credentials TO {mine}';
+                    RETURN 'seq';
+                END $$""",
+            """CREATE TEMP VIEW pg_attribute AS
+               SELECT attrelid, attnum, attisdropped, pg_temp.mine() AS attname FROM pg_catalog.pg_attribute""",
+            "GRANT SELECT ON pg_attribute TO PUBLIC",
+            "SELECT audit.copy_to_months('{}', 0, 0, NULL, NULL)",
+        ):
+            await connection.execute(statement.encode())
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await connection.execute("SELECT * FROM vault.credentials")
+        cursor = await connection.execute(
+            """SELECT p.oid::regprocedure::text, array_to_string(p.proconfig, ' ')
+                 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+                WHERE n.nspname IN ('integrations', 'vault', 'audit')"""
+        )
+        for name, config in await cursor.fetchall():
+            assert "search_path=pg_catalog, pg_temp" in str(config), name
+
+
 @pytest.mark.parametrize("role", OTHERS)
 async def test_nobody_else_may_call_them(place: FreshDatabase, role: str) -> None:
     async with (

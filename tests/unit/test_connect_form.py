@@ -155,3 +155,40 @@ def test_what_leads_to_another_host_is_known(
 ) -> None:
     file = parse(DefinitionFile, definition_file("t", **urls))
     assert replace(ConnectForm.of(file, before), config=after).leads_elsewhere(before) is moves
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "items": {"type": "object", "properties": {"pw": {"type": "string", "writeOnly": True}}}},
+        {"type": "array", "items": {"type": "string", "format": "password"}},
+        {"type": "object", "writeOnly": True, "properties": {"pw": {"type": "string"}}},
+        {"type": "object", "properties": {"a": {"type": "object", "properties": {"pw": {"format": "password"}}}}},
+        {"anyOf": [{"type": "null"}, {"type": "object", "properties": {"pw": {"writeOnly": True}}}]},
+        {"$ref": "#/$defs/held"},
+        {"type": "array", "items": {"$ref": "#/$defs/held"}},
+    ],
+)
+def test_a_secret_deep_in_the_config_is_not_shown(schema: JsonObject) -> None:
+    held = {"type": "object", "properties": {"pw": {"type": "string", "writeOnly": True}}}
+    root = {"type": "object", "properties": {"x": schema}, "$defs": {"held": held}}
+    config = {"x": {"a": {"pw": "planted"}, "pw": "planted"} if schema.get("type") == "object" else ["planted"]}
+    file = parse(DefinitionFile, definition_file("t", configSchema=root))
+    form = ConnectForm.of(file, config)
+    assert "planted" not in str([one.value for one in form.fields])
+    # Empty keeps what is stored, and what is typed is not shown again.
+    assert form.filled({}).config == config
+    name = form.fields[0].name
+    typed = form.filled({name: '{"pw": "planted-2"}'})
+    assert typed.config != config
+    assert "planted" not in str([one.value for one in typed.fields])
+
+
+def test_json_without_secrets_is_shown() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"x": {"type": "array", "items": {"$ref": "#/$defs/y"}}},
+        "$defs": {"y": {}},
+    }
+    [one] = config_fields(schema, {"x": [1]})
+    assert (one.value, one.secret) == ("[1]", False)
