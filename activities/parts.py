@@ -142,7 +142,7 @@ class Parts:
             ),
             answers=Answers(transforms),
             mapping=Mapping(transforms),
-            cache=ResponseCache(responses),
+            cache=ResponseCache(responses, max_waiting=capacity.sleepers),
             page_tokens=PageTokens(keyring),
             results=Results(large),
             recorder=Recorder(audit, observer),

@@ -57,7 +57,8 @@ async def authorize(
 ) -> None:
     """Begin an authorization, show where to grant access, and wait until it is done.
 
-    stdout carries one result: the instance's status after the wait, or without a wait what `authorize` answered.
+    stdout has the address, then the instance's status. With --json it is one object: the status after a wait, without
+    one what `authorize` answered.
     """
     if loopback and (return_url is not None or wait == 0):
         raise click.UsageError("--loopback goes with neither --return-url nor --wait 0")

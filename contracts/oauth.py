@@ -21,7 +21,6 @@ DEFAULT_MARGIN_MS = 300_000
 
 REFRESH_TOKEN = "RefreshToken"  # noqa: S105 - the name of an activity
 START_REFRESH = "StartRefresh"
-STOP_REFRESH = "StopRefresh"
 BEGIN_AUTHORIZATION = "BeginAuthorization"
 COMPLETE_AUTHORIZATION = "CompleteAuthorization"
 POLL_DEVICE = "PollDevice"

@@ -76,7 +76,7 @@ class _Flight:
 class ResponseCache:
     """The cache as the pipeline sees it. One for all calls of a process, for the flights are in it."""
 
-    def __init__(self, responses: CachedResponses, *, patience: timedelta = _PATIENCE, max_waiting: int = 25) -> None:
+    def __init__(self, responses: CachedResponses, *, max_waiting: int, patience: timedelta = _PATIENCE) -> None:
         self._responses = responses
         self._patience = patience
         self._max_waiting = max_waiting

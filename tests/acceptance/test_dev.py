@@ -129,7 +129,11 @@ def test_a_demo_ends_with_exit_0_and_leaves_nothing(tmp_path: Path) -> None:
     before = set(Path(tempfile.gettempdir()).glob("integrations-demo-*"))
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
-    outcomes = {step["what"]: step["outcome"] for step in json.loads(ran.stdout)["steps"]}
+    steps = json.loads(ran.stdout)["steps"]
+    outcomes = {step["what"]: step["outcome"] for step in steps}
+    links = [step.get("link", "").rsplit("/", 1)[-1].split(":")[0] for step in steps[-3:]]
+    assert links == ["call", "oauth-refresh", "call"]
+    assert "/workflows/connection:" in steps[-4]["link"]
     assert outcomes["submit a wrong password"] == "AUTH_ERROR"
     assert outcomes["submit the right password, sealed"] == "CONNECTED"
     assert outcomes["kinto.list_records"].endswith("record read back: written by a workflow")

@@ -139,7 +139,7 @@ async def workers(stack: Any, keyring: Keyring, key: CacheKey) -> AsyncIterator[
         caches = []
         for _ in range(3):
             database = await opened.enter_async_context(Database(stack.ready.database, max_connections=5))
-            caches.append(ResponseCache(CachedResponses(database, keyring)))
+            caches.append(ResponseCache(CachedResponses(database, keyring), max_waiting=25))
         yield Workers(caches, key)
 
 
@@ -492,14 +492,14 @@ async def test_a_store_that_fails_costs_the_caller_nothing(workers: Workers, dat
         async def store(self, *_: Any, **__: Any) -> bool:
             raise IntegrationError(ErrorCode.KEY_UNAVAILABLE, "no key")
 
-    workers.caches = [ResponseCache(Broken(database, Keyring.load(generate_keyring())))]
+    workers.caches = [ResponseCache(Broken(database, Keyring.load(generate_keyring())), max_waiting=25)]
     upstream = Upstream(takes=0)
     assert [(await workers.call(0, upstream)).data["call"] for _ in range(2)] == [1, 2]
 
 
 async def test_a_database_that_is_down_is_told_to_the_caller(key: CacheKey, keyring: Keyring) -> None:
     async with Database("postgresql://u:p@127.0.0.1:1/d", patience=timedelta(milliseconds=300)) as down:
-        cache = ResponseCache(CachedResponses(down, keyring))
+        cache = ResponseCache(CachedResponses(down, keyring), max_waiting=25)
         with pytest.raises(IntegrationError) as told:
             await cache.through(key, mode="use", ttl=MINUTE, claim_for=MINUTE, fetch=Upstream())
     assert told.value.code == ErrorCode.UNAVAILABLE

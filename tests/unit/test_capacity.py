@@ -9,8 +9,10 @@ from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.worker import WorkerDeploymentConfig
 
 from integration_service.activities.capacity import Capacity
+from integration_service.activities.parts import Parts
 from integration_service.contracts.errors import IntegrationError
 from integration_service.settings import Settings
+from integration_service.storage.vault.keyring import generate_keyring
 
 
 def test_sleepers_are_a_quarter_of_the_slots_that_the_worker_has() -> None:
@@ -19,6 +21,13 @@ def test_sleepers_are_a_quarter_of_the_slots_that_the_worker_has() -> None:
     assert activities.slot_config.maximum_slots == 40  # type: ignore[union-attr]
     # Even where memory is short, sleepers leave as many slots to others as they take.
     assert capacity.sleepers * 2 == activities.slot_config.minimum_slots  # type: ignore[union-attr]
+
+
+def test_those_who_wait_for_a_cached_answer_are_as_many() -> None:
+    keyring = generate_keyring()
+    settings = Settings(database_url="postgresql://u@127.0.0.1:1/d", keyring=keyring, worker_slots=40)
+    parts = Parts.build(settings, task_queue="unused")
+    assert parts.methods._pipeline._cache._max_waiting == 10
 
 
 def test_a_grace_is_the_method_workers() -> None:
