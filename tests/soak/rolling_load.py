@@ -7,7 +7,7 @@ import itertools
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -42,7 +42,8 @@ class OnQueue(World):
 
 
 def definition(name: str, **changes: Any) -> JsonObject:
-    """`slow_…` take their time; of `limited` two callers are always waiting, beyond what is waited for in a slot."""
+    """`slow_…` take their time; so many callers want `limited` that they wait
+    for longer than one waits in a slot."""
     methods = []
     for prefix, path in (("", "/quick"), ("slow_", "/slow")):
         methods += [
@@ -91,13 +92,14 @@ class Load:
                 self.under_way[kind_of(call)] -= 1
         return JSONResponse({"call": call})
 
-    def callers(self, connected: list[JsonObject]) -> list[Callable[[], Awaitable[None]]]:
+    def callers(self, connected: list[JsonObject]) -> list[Coroutine[Any, Any, None]]:
         """All that are to run until `over`."""
-        plain = [lambda kind=kind: self._until_over(self.workflow, self.plain, kind) for kind in _KINDS]
-        limited = [lambda: self._until_over(self.workflow, self.plain, "limited") for _ in range(3)]
-        standalone = [lambda: self._until_over(self.standalone, self.plain, "slow_keyed") for _ in range(2)]
-        tokens = [lambda one=one: self._until_over(self.workflow, one, "whoami") for one in connected]
-        return [*plain, *limited, *standalone, *tokens]
+        workflows = [(self.plain, kind) for kind in (*_KINDS, "limited", "limited", "limited")]
+        workflows += [(one, "whoami") for one in connected]
+        return [
+            *(self._until_over(self.workflow, instance, kind) for instance, kind in workflows),
+            *(self._until_over(self.standalone, self.plain, "slow_keyed") for _ in range(2)),
+        ]
 
     async def _until_over(
         self, way: Callable[[JsonObject, str, str], Awaitable[None]], instance: JsonObject, name: str

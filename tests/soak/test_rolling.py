@@ -130,7 +130,7 @@ async def test_builds_roll_under_load(
         before = len(identity.token_requests(grant_type="refresh_token"))
         async with asyncio.TaskGroup() as group:
             for caller in load.callers(connected):
-                group.create_task(caller())
+                group.create_task(caller)
             await load.goes_on(within_s=_WITHIN_S)
             for number in range(1, rolls + 1):
                 parked = await Parked.begin(load, group, await on_queue.connect(f"{name}-key"), _ASLEEP)
