@@ -229,7 +229,7 @@ async def test_neither_worker_nor_gateway_starts_on_another_version(
     environment = {**os.environ, **stack.environment, "INTEGRATIONS_DATABASE_URL": fresh}
     started = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", f"integration_service.{process}"),
-        env={**environment, "INTEGRATIONS_GATEWAY_LISTEN": "127.0.0.1:0"},
+        env={**environment, "INTEGRATIONS_GATEWAY_LISTEN": "127.0.0.1:0", "INTEGRATIONS_WORKER_LISTEN": "127.0.0.1:0"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
