@@ -50,3 +50,37 @@ def test_each_command_is_where_the_table_says_and_says_of_itself_what_the_table_
     assert command is not None
     assert command.name == name
     assert command.get_short_help_str(limit=200) == integrations.lazy[name].short_help
+
+
+def _leaves(group: click.Group, path: str = "") -> dict[str, click.Command]:
+    context, found = click.Context(group), {}
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        found |= _leaves(command, f"{path}{name} ") if isinstance(command, click.Group) else {f"{path}{name}": command}
+    return found
+
+
+def test_every_command_takes_data_dir_and_json_and_no_secret_as_an_argument() -> None:
+    assert isinstance(integrations, click.Group)
+    for name, command in _leaves(integrations).items():
+        options = {option for one in command.params for option in one.opts}
+        assert {"--data-dir", "--json"} <= options, name
+        assert not options & {"--secret", "--password", "--token", "--key", "--client-secret", "--private-key"}, name
+
+
+def test_the_promised_commands_are_there() -> None:
+    promised = """
+        demo dev worker gateway migrate call schema
+        definition: apply list show publish deprecate archive client+set
+        instance: connect list show authorize credentials test refresh upgrade disconnect delete
+        keys: generate status rotate
+        audit: tail stats verify
+    """
+    wanted = set()
+    for line in promised.split("\n"):
+        group, _, names = line.strip().rpartition(":")
+        wanted |= {f"{group} {name}".strip().replace("+", " ") for name in names.split()}
+    assert isinstance(integrations, click.Group)
+    assert len(wanted) == 30
+    assert wanted <= set(_leaves(integrations))
