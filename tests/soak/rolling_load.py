@@ -42,8 +42,7 @@ class OnQueue(World):
 
 
 def definition(name: str, **changes: Any) -> JsonObject:
-    """`slow_…` take their time; so many callers want `limited` that they wait
-    for longer than one waits in a slot."""
+    """`slow_…` take their time; so many callers want `limited` that they wait for longer than one waits in a slot."""
     methods = []
     for prefix, path in (("", "/quick"), ("slow_", "/slow")):
         methods += [
