@@ -27,7 +27,7 @@ UNSAFE = ("once", "slow_once", "limited", "parked")
 _KINDS = ("get", "keyed", "once", "slow_get", "slow_keyed", "slow_once", "limited")
 _PLACES = {"requestsPerMinute": 120, "burstLimit": 1}
 _PAUSE_S = (0.1, 0.4)
-_WITHIN = timedelta(seconds=60)
+_WITHIN = timedelta(minutes=5)
 
 
 @dataclass
@@ -140,7 +140,7 @@ class Load:
         async def held() -> bool:
             return all(self.under_way[kind] for kind in ("slow_get", "slow_keyed", "slow_once"))
 
-        await eventually(held)
+        await eventually(held, within_s=_WITHIN.total_seconds())
 
 
 @dataclass
@@ -165,7 +165,7 @@ class Parked:
             )
             return row is not None and row["waiting"] == count
 
-        await eventually(all_wait)
+        await eventually(all_wait, within_s=_WITHIN.total_seconds())
         return cls(load, instance, calls, tasks)
 
     async def end(self, *, within_s: float) -> None:
