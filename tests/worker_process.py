@@ -41,13 +41,16 @@ class WorkerProcess:
             except httpx2.TransportError:
                 return False
 
-        await eventually(look, within_s=within_s)
+        try:
+            await eventually(look, within_s=within_s)
+        except AssertionError as error:
+            raise AssertionError(f"not ready within {within_s} s: {self.log.read_text()}") from error
 
     def tell(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
-    async def code(self) -> int:
-        return await asyncio.wait_for(self.process.wait(), 45)
+    async def code(self, *, within_s: float = 45) -> int:
+        return await asyncio.wait_for(self.process.wait(), within_s)
 
 
 @asynccontextmanager

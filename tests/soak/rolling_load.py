@@ -27,7 +27,7 @@ UNSAFE = ("once", "slow_once", "limited", "parked")
 _KINDS = ("get", "keyed", "once", "slow_get", "slow_keyed", "slow_once", "limited")
 _PLACES = {"requestsPerMinute": 120, "burstLimit": 1}
 _PAUSE_S = (0.1, 0.4)
-_WITHIN = timedelta(seconds=60)
+_WITHIN = timedelta(minutes=5)
 
 
 @dataclass
@@ -42,8 +42,7 @@ class OnQueue(World):
 
 
 def definition(name: str, **changes: Any) -> JsonObject:
-    """`slow_…` take their time; so many callers want `limited` that they wait
-    for longer than one waits in a slot."""
+    """`slow_…` take their time; so many callers want `limited` that they wait for longer than one waits in a slot."""
     methods = []
     for prefix, path in (("", "/quick"), ("slow_", "/slow")):
         methods += [
@@ -141,7 +140,7 @@ class Load:
         async def held() -> bool:
             return all(self.under_way[kind] for kind in ("slow_get", "slow_keyed", "slow_once"))
 
-        await eventually(held)
+        await eventually(held, within_s=_WITHIN.total_seconds())
 
 
 @dataclass
@@ -166,7 +165,7 @@ class Parked:
             )
             return row is not None and row["waiting"] == count
 
-        await eventually(all_wait)
+        await eventually(all_wait, within_s=_WITHIN.total_seconds())
         return cls(load, instance, calls, tasks)
 
     async def end(self, *, within_s: float) -> None:

@@ -27,7 +27,8 @@ from tests.world import World
 
 pytestmark = pytest.mark.slow
 
-_WITHIN_S = 90
+_WITHIN_S = 300
+"""A bound, and no measure: what is slow on a busy machine is not stuck."""
 _GRACE_S = 10
 _ASLEEP = 3
 """Calls that wait for a person across each roll."""
@@ -75,7 +76,7 @@ class Rolling:
         await load.holds_slow_ones()
         began = time.monotonic()
         old.tell()
-        assert await old.code() == 0, old.log.read_text()
+        assert await old.code(within_s=_WITHIN_S) == 0, old.log.read_text()
         took = time.monotonic() - began
         assert " ERROR " not in old.log.read_text(), old.log.read_text()
         if deployment is not None:
