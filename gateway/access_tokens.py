@@ -7,12 +7,14 @@ inline, from a file, or from the issuer's URL, which is asked again after ten mi
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 from joserfc import jwt
@@ -30,6 +32,8 @@ _KEPT_S = 24 * 3600.0
 _PAUSE_S = 10.0
 """Between two requests for keys, whatever tokens come."""
 _MAX_JWKS_BYTES = 1024 * 1024
+_FETCH_S = 10.0
+"""For all of it: an issuer that drips keeps others waiting no longer."""
 _log = logging.getLogger(__name__)
 
 
@@ -62,14 +66,19 @@ class AccessTokens:
 
 
 class KeySource:
-    """The issuer's public keys, from `source`: inline JSON, a path, or an http(s) URL."""
+    """The issuer's public keys, from `source`: inline JSON, a path, or a URL.
 
-    def __init__(self, source: str) -> None:
+    A URL is https: whoever could change its answer could let himself in. Plain http is taken from a loopback address,
+    and from one that is written out and lies within the CIDR ranges `allow`. Raises IntegrationError.
+    """
+
+    def __init__(self, source: str, *, allow: Sequence[str] = ()) -> None:
         self._fetch: Callable[[], Awaitable[Any]] | None = None
         self._known: KeySet | None = None
         self._read_at = self._asked_at = float("-inf")
         self._asking = asyncio.Lock()
         if source.startswith(("https://", "http://")):
+            _check_url(source, allow)
             self._fetch = lambda: _fetched(source)
         else:
             self._known = _key_set(source)
@@ -93,26 +102,63 @@ class KeySource:
                 try:
                     self._known = _public(await self._fetch())
                     self._read_at = time.monotonic()
-                except (httpx2.HTTPError, JoseError, ValueError, TypeError, KeyError) as error:
+                except _UNUSABLE as error:
                     _log.warning("the codec's key set cannot be had: %s", type(error).__name__)
             if self._known is None or now - self._read_at > _KEPT_S:
                 raise IntegrationError(ErrorCode.UNAVAILABLE, "the issuer's keys cannot be had just now", path=VARIABLE)
             return self._known
 
 
+_UNUSABLE = (httpx2.HTTPError, TimeoutError, JoseError, ValueError, TypeError, KeyError, RecursionError)
+
+
 async def _fetched(url: str) -> Any:
-    """The operator names this URL, no customer does; redirects and proxies of the environment are not followed."""
+    """The operator names this URL, no customer does: the egress policy is not asked. Redirects, proxies of the
+    environment and content-codings are not followed, and time and size are bounded."""
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     async with (
-        httpx2.AsyncClient(trust_env=False, timeout=5) as http,
-        http.stream("GET", url, headers={"Accept": "application/json"}) as answer,
+        asyncio.timeout(_FETCH_S),
+        httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=5) as http,
+        http.stream("GET", url, headers=headers) as answer,
     ):
         answer.raise_for_status()
         body = bytearray()
-        async for part in answer.aiter_bytes():
+        async for part in answer.aiter_raw():
             body += part
             if len(body) > _MAX_JWKS_BYTES:
                 raise ValueError("too long")
     return json.loads(body)
+
+
+def _check_url(url: str, allow: Sequence[str]) -> None:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host = ""
+    if not host or parts.username is not None:
+        raise IntegrationError(ErrorCode.VALIDATION_ERROR, "is no URL of a key set", path=VARIABLE)
+    if parts.scheme != "https" and not _is_near(host, allow):
+        raise IntegrationError(
+            ErrorCode.VALIDATION_ERROR,
+            "must be https: whoever changes the answer on its way lets himself in. Plain http is for a loopback "
+            "address, or for one that INTEGRATIONS_EGRESS_ALLOW lists; or mount the key set as a file",
+            path=VARIABLE,
+        )
+
+
+def _is_near(host: str, allow: Sequence[str]) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False  # a name: whoever answers for it decides where it leads
+    try:
+        networks = [ipaddress.ip_network(text) for text in allow]
+    except ValueError as error:
+        raise IntegrationError(ErrorCode.VALIDATION_ERROR, str(error), path="INTEGRATIONS_EGRESS_ALLOW") from None
+    return address.is_loopback or any(address in network for network in networks)
 
 
 def _key_set(source: str) -> KeySet:

@@ -48,7 +48,7 @@ class Codec:
         if settings.codec_jwks:
             settings.require("payload_keyring")
             tokens = AccessTokens(
-                KeySource(settings.codec_jwks),
+                KeySource(settings.codec_jwks, allow=settings.egress_allow),
                 issuer=settings.require("codec_issuer"),
                 audience=settings.require("codec_audience"),
             )
