@@ -8,6 +8,7 @@ import json
 import os
 import pwd
 import random
+import re
 import shutil
 import signal
 import socket
@@ -213,7 +214,11 @@ async def test_a_life_of_a_stack(start: Start, data_dir: Path) -> None:
     assert found is not None
     assert found.pid == dev.process.pid
     assert {**found.ready.to_wire(), "httpApi": found.http_api} == ready
+    listens = found.environment["INTEGRATIONS_WORKER_LISTEN"]
+    assert re.fullmatch(r"127\.0\.0\.1:\d+", listens)
     assert found.environment == {
+        "INTEGRATIONS_WEB_UI_URL": ready["ui"],
+        "INTEGRATIONS_WORKER_LISTEN": listens,
         "INTEGRATIONS_DATABASE_URL": ready["database"],
         "INTEGRATIONS_KEYRING": str(data_dir / "keyring.json"),
         "INTEGRATIONS_RESULTS_KEYRING": str(data_dir / "results-keyring.json"),
