@@ -64,6 +64,13 @@ async def test_a_person_connects_an_instance(setting: Setting, world: World) -> 
     assert (await world.call(instance, "whoami")).data == {"user": "ada"}
     running = world.temporal.get_workflow_handle(refresh_workflow_id(instance["id"]))
     assert (await running.describe()).status.name == "RUNNING"
+    # It ran before CONNECTED was to be seen: nobody meets a connection that nothing keeps fresh.
+    history = await world.temporal.get_workflow_handle(connection_workflow_id(instance["id"])).fetch_history()
+    done = [event.activity_task_scheduled_event_attributes.activity_type.name for event in history.events]
+    assert [name for name in done if name in ("StartRefresh", "WriteConnection")][-2:] == [
+        "StartRefresh",
+        "WriteConnection",
+    ]
 
 
 async def test_a_refresh_by_hand_rotates_the_token(setting: Setting, world: World) -> None:
