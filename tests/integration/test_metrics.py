@@ -90,6 +90,7 @@ async def test_calls_are_counted_by_definition_method_and_code(world: World, wor
     # A caller makes up no label of ours: the activity of methods takes every name.
     with pytest.raises(ActivityFailureError):
         await standalone(world, f"madeup{name}")
+    world.upstream.answers = [json_answer({})]
     await standalone(world, f"{name}.get", instanceId=instance["id"], params={"id": 4})
     again = await scrape(worker)
     ours = {labels for known, values in again.items() if known.startswith("integrations_") for labels in values}

@@ -414,7 +414,7 @@ async def test_a_whole_worker_runs_as_a_member_of_its_role(
 
 
 async def test_workers_tell_how_the_service_stands_and_of_the_log_where_they_may_read_it(urls: dict[str, str]) -> None:
-    async with Database(urls["integrations_worker"]) as worker, Database(urls["integrations_maintenance"]) as keeper:
+    async with Database(urls["worker"]) as worker, Database(urls["maintenance"]) as keeper:
         seen = await standing(worker)
         assert set(seen.connections) == {status.value for status in IntegrationInstanceStatus}
         assert seen.unsealed_age is None
@@ -422,5 +422,5 @@ async def test_workers_tell_how_the_service_stands_and_of_the_log_where_they_may
 
 
 async def test_the_gateway_can_tell_whether_it_is_ready(urls: dict[str, str]) -> None:
-    async with Database(urls["integrations_gateway"]) as gateway:
+    async with Database(urls["gateway"]) as gateway:
         await check_schema_version(gateway, running=True)
