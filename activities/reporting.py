@@ -8,6 +8,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
+from integration_service.activities.methods import MethodActivities
 from integration_service.contracts.errors import ErrorCode
 from integration_service.telemetry.logs import belonging_to
 from integration_service.telemetry.metrics import OK
@@ -52,12 +53,13 @@ class _Reporting(ActivityInboundInterceptor):
                 code = type(error).__name__
                 raise
             finally:
-                self._ended(info.activity_type, code)
+                # Methods have counters of their own, and their activity takes every name that a caller makes up.
+                is_method = getattr(input.fn, "__func__", None) is MethodActivities.run_method
+                self._ended(None if is_method else info.activity_type, code)
 
-    def _ended(self, name: str, code: str) -> None:
+    def _ended(self, name: str | None, code: str) -> None:
         metrics = self._telemetry.metrics
         if code == ErrorCode.KEY_UNAVAILABLE:
             metrics.key_unavailable.inc()
-        # Methods have counters of their own, and any caller may make up a name with a dot.
-        if "." not in name:
+        if name is not None:
             metrics.ended(name, code)

@@ -54,8 +54,14 @@ class _Lines(logging.Formatter):
         belongs = _belongs_to.get()
         if belongs:
             first, *more = line.split("\n", 1)
-            line = "\n".join([f"{first} {' '.join(f'{name}={value}' for name, value in belongs.items())}", *more])
+            told = " ".join(f"{name}={_printable(value)}" for name, value in belongs.items())
+            line = "\n".join([f"{first} {told}", *more])
         return redacted(line)
+
+
+def _printable(text: str) -> str:
+    """A caller's own words begin no line of theirs."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 class _Json(logging.Formatter):

@@ -50,6 +50,8 @@ class Tracing:
             from opentelemetry.sdk.resources import Resource
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+            from integration_service.telemetry.span_exporter import WordlessExporter
         except ImportError:
             raise IntegrationError(
                 ErrorCode.VALIDATION_ERROR, "traces need integration-service[telemetry]", path=endpoint
@@ -57,7 +59,7 @@ class Tracing:
         # The variables' own names go before ours.
         named = {} if source.get("OTEL_SERVICE_NAME") else {"service.name": service}
         provider = TracerProvider(resource=Resource.create(named))
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        provider.add_span_processor(BatchSpanProcessor(WordlessExporter(OTLPSpanExporter())))
         return cls(provider, upstreams=upstreams)
 
     def close(self) -> None:

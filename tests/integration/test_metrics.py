@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
+from datetime import timedelta
+from typing import Any
 
 import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from temporalio.client import ActivityFailureError
+from temporalio.common import RetryPolicy
 
 from integration_service.contracts.errors import IntegrationError
 from integration_service.devstack.ports import HOST, claim_ports
@@ -46,6 +51,17 @@ def worker(world: World) -> str:
     return f"http://{world.stack.environment['INTEGRATIONS_WORKER_LISTEN']}"
 
 
+async def standalone(world: World, activity: str, **call: Any) -> Any:
+    return await world.temporal.execute_activity(
+        activity,
+        call,
+        id=str(uuid.uuid4()),
+        task_queue="integrations",
+        start_to_close_timeout=timedelta(seconds=30),
+        retry_policy=RetryPolicy(maximum_attempts=1),
+    )
+
+
 async def test_calls_are_counted_by_definition_method_and_code(world: World, worker: str, name: str) -> None:
     cached = method("cached", "GET", "/cached", cache={"ttlMs": 60_000})
     file = definition_file(name)
@@ -71,6 +87,16 @@ async def test_calls_are_counted_by_definition_method_and_code(world: World, wor
     assert sample(found, "integrations_upstream_sends_total", definition=name, outcome="5XX") == 1
     answers = "integrations_cache_answers_total"
     assert sample(found, answers, definition=name, source="upstream") == 1
+    # A caller makes up no label of ours: the activity of methods takes every name.
+    with pytest.raises(ActivityFailureError):
+        await standalone(world, f"madeup{name}")
+    world.upstream.answers = [json_answer({})]
+    await standalone(world, f"{name}.get", instanceId=instance["id"], params={"id": 4})
+    again = await scrape(worker)
+    ours = {labels for known, values in again.items() if known.startswith("integrations_") for labels in values}
+    assert f"madeup{name}" not in str(ours)
+    assert sample(again, "integrations_activities_total", activity="resolve") > 0
+    assert sample(again, "integrations_activities_total", activity=f"{name}.get") == 0
     # Temporal's own stand on the same page.
     assert sample(found, "temporal_worker_task_slots_available") > 0
     assert "process_resident_memory_bytes" in found

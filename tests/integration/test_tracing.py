@@ -19,11 +19,14 @@ from temporalio.worker import Worker
 
 from integration_service.client import Integrations
 from integration_service.contracts.calls import MethodCall
+from integration_service.contracts.errors import IntegrationError
 from integration_service.plugin import IntegrationClientPlugin, IntegrationPlugin
 from integration_service.settings import Settings
 from integration_service.telemetry.process import Telemetry
+from integration_service.telemetry.span_exporter import WordlessExporter
 from integration_service.telemetry.tracing import Tracing
 from tests.served import served
+from tests.upstream import json_answer
 from tests.world import World, definition_file, method
 
 
@@ -36,7 +39,7 @@ def spans() -> InMemorySpanExporter:
 async def traced(world: World, spans: InMemorySpanExporter) -> AsyncIterator[tuple[Integrations, TracerProvider]]:
     """A client and a worker of a queue of their own, both with traces on."""
     provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(spans))
+    provider.add_span_processor(SimpleSpanProcessor(WordlessExporter(spans)))
     tracing = Tracing(provider, upstreams=["127.0.0.1"])
     client = await Client.connect(
         world.stack.ready.temporal, plugins=[IntegrationClientPlugin()], interceptors=[tracing.interceptor]
@@ -80,6 +83,20 @@ async def test_one_trace_reaches_the_upstream(
     told = " ".join(span.to_json() for span in finished.values())
     assert "planted-param" not in told
     assert "/things" not in told
+
+
+async def test_a_failure_is_told_without_its_words(
+    world: World, traced: tuple[Integrations, TracerProvider], spans: InMemorySpanExporter, name: str
+) -> None:
+    integrations, _ = traced
+    instance = await world.instance(definition_file(name, errorMessage="why"))
+    world.upstream.answers = [json_answer({"why": "no planted-words here"}, 422)]
+    with pytest.raises(IntegrationError, match="planted-words"):
+        await integrations.call(MethodCall(instance_id=instance["id"], method="get", params={"id": 1}))
+    finished = [span for span in spans.get_finished_spans() if name in str(dict(span.attributes or {})) + span.name]
+    assert any(not span.status.is_ok for span in finished)
+    assert any(event.name == "exception" for span in finished for event in span.events)
+    assert "planted-words" not in " ".join(span.to_json() for span in spans.get_finished_spans())
 
 
 async def test_a_host_that_is_not_named_gets_nothing_and_a_header_of_the_definition_stays(

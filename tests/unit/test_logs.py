@@ -222,6 +222,15 @@ def test_text_is_for_people(logged: io.StringIO) -> None:
     assert second == f"lines with token={REDACTED}"
 
 
+def test_a_callers_words_begin_no_line(logged: io.StringIO) -> None:
+    stream = io.StringIO()
+    configure_logs("text", stream=stream)
+    with belonging_to(correlationId="x\n2026-01-01 INFO audit all is well\u2028\x1b[2J"):
+        logging.getLogger("x").info("one")
+    [line] = stream.getvalue().splitlines()
+    assert line.endswith(r"correlationId=x\n2026-01-01 INFO audit all is well\u2028\x1b[2J")
+
+
 def test_forgotten_when_the_call_is_over() -> None:
     with remembering():
         pass
