@@ -20,6 +20,8 @@ from benchmarks.comparison import Level, compare, standalone_sides, workflow_sid
 from benchmarks.machine import describe
 from benchmarks.memory import measure_memory
 from benchmarks.processes import ROOT, process
+from benchmarks.pythons import command
+from benchmarks.refreshing import TOKENS, measure_refreshes
 from benchmarks.report import write_report
 from benchmarks.scene import Scene, scene
 from benchmarks.starting import measure_starts
@@ -36,7 +38,8 @@ class Parts:
 
     def __init__(self, stage: Scene, *, quick: bool) -> None:
         self._scene = stage
-        self._rounds, self._seconds = (3, 1.5) if quick else (10, 2.5)
+        self._quick = quick
+        self._rounds, self._seconds = (3, 1.5) if quick else (9, 2.0)
         self._stage_calls = 200 if quick else 1000
 
     async def calls(self) -> Any:
@@ -45,16 +48,24 @@ class Parts:
 
     async def standalone(self) -> Any:
         sides = standalone_sides(self._scene)
-        return _plain(await compare(self._scene, sides, (10,), rounds=self._rounds, seconds=self._seconds))
+        rounds = max(self._rounds // 2, 3)
+        return _plain(await compare(self._scene, sides, (1, 10, 50), rounds=rounds, seconds=self._seconds))
 
     async def stages(self) -> Any:
         arguments = (str(self._stage_calls), self._scene.instance, *_METHODS)
-        async with process("benchmarks.stages", *arguments, environment=self._scene.stack.environment) as running:
+        environment = self._scene.stack.environment
+        async with process("benchmarks.stages", *arguments, environment=environment, python=command()) as running:
             assert running.stdout is not None  # noqa: S101 - a pipe
-            return json.loads(await running.stdout.readline())
+            line = await running.stdout.readline()
+        if not line:
+            raise RuntimeError("the stages were not measured; what went wrong stands above")
+        return json.loads(line)
 
     async def memory(self) -> Any:
         return await measure_memory(self._scene)
+
+    async def refreshes(self) -> Any:
+        return await measure_refreshes(self._scene, tokens=40 if self._quick else TOKENS)
 
     async def instances(self) -> Any:
         return await self._amounts(_QUANTITIES)
@@ -78,7 +89,7 @@ class Parts:
         ]
 
 
-_PARTS = ("calls", "standalone", "stages", "instances", "memory", "start", "data")
+_PARTS = ("calls", "standalone", "stages", "refreshes", "instances", "memory", "start", "data")
 
 
 def _plain(levels: list[Level]) -> Any:
