@@ -11,6 +11,7 @@ import asyncio
 import json
 import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from benchmarks.comparison import Level, compare, standalone_sides, workflow_sid
 from benchmarks.machine import describe
 from benchmarks.memory import measure_memory
 from benchmarks.processes import ROOT, process
+from benchmarks.pythons import command
+from benchmarks.refreshing import TOKENS, measure_refreshes
 from benchmarks.report import write_report
 from benchmarks.scene import Scene, scene
 from benchmarks.starting import measure_starts
@@ -28,6 +31,7 @@ RESULTS = ROOT / "benchmarks" / "results.json"
 _METHODS = ("get", "limited", "cached", "mapped")
 _QUANTITIES = (Amount(100), Amount(10_000), Amount(100_000))
 _DATA = (Amount(100), Amount(100_000, 10_000_000))
+_SOME_DATA = (Amount(100), Amount(10_000, 500_000))
 _SHARES = {"p50": 0.5, "p99": 0.99}
 
 
@@ -36,7 +40,8 @@ class Parts:
 
     def __init__(self, stage: Scene, *, quick: bool) -> None:
         self._scene = stage
-        self._rounds, self._seconds = (3, 1.5) if quick else (10, 2.5)
+        self._quick = quick
+        self._rounds, self._seconds = (3, 1.5) if quick else (9, 2.0)
         self._stage_calls = 200 if quick else 1000
 
     async def calls(self) -> Any:
@@ -45,22 +50,30 @@ class Parts:
 
     async def standalone(self) -> Any:
         sides = standalone_sides(self._scene)
-        return _plain(await compare(self._scene, sides, (10,), rounds=self._rounds, seconds=self._seconds))
+        rounds = max(self._rounds // 2, 3)
+        return _plain(await compare(self._scene, sides, (1, 10, 50), rounds=rounds, seconds=self._seconds))
 
     async def stages(self) -> Any:
         arguments = (str(self._stage_calls), self._scene.instance, *_METHODS)
-        async with process("benchmarks.stages", *arguments, environment=self._scene.stack.environment) as running:
+        environment = self._scene.stack.environment
+        async with process("benchmarks.stages", *arguments, environment=environment, python=command()) as running:
             assert running.stdout is not None  # noqa: S101 - a pipe
-            return json.loads(await running.stdout.readline())
+            line = await running.stdout.readline()
+        if not line:
+            raise RuntimeError("the stages were not measured; what went wrong stands above")
+        return json.loads(line)
 
     async def memory(self) -> Any:
         return await measure_memory(self._scene)
+
+    async def refreshes(self) -> Any:
+        return await measure_refreshes(self._scene, tokens=40 if self._quick else TOKENS)
 
     async def instances(self) -> Any:
         return await self._amounts(_QUANTITIES)
 
     async def data(self) -> Any:
-        return await self._amounts(_DATA)
+        return await self._amounts(_SOME_DATA if self._quick else _DATA)
 
     async def start(self) -> Any:
         return await measure_starts()
@@ -78,7 +91,7 @@ class Parts:
         ]
 
 
-_PARTS = ("calls", "standalone", "stages", "instances", "memory", "start", "data")
+_PARTS = ("calls", "standalone", "stages", "refreshes", "instances", "memory", "start", "data")
 
 
 def _plain(levels: list[Level]) -> Any:
@@ -106,8 +119,9 @@ def _plain(levels: list[Level]) -> Any:
     ]
 
 
-async def _measure(wanted: list[str], *, quick: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+async def _measure(wanted: list[str], keep: Callable[[str, Any], None], *, quick: bool) -> list[str]:
+    """Measure part by part, and `keep` each. Returns those that could not be measured."""
+    failed = []
     async with scene() as stage:
         machine = await describe(stage.temporal, stage.database)
         parts = Parts(stage, quick=quick)
@@ -115,9 +129,13 @@ async def _measure(wanted: list[str], *, quick: bool) -> dict[str, Any]:
             sys.stderr.write(f"== {name}\n")
             began = time.monotonic()
             measure: Callable[[], Awaitable[Any]] = getattr(parts, name)
-            found[name] = {"on": machine, "quick": quick, "figures": await measure()}
+            try:
+                keep(name, {"on": machine, "quick": quick, "figures": await measure()})
+            except Exception:  # the others took minutes, and stand
+                traceback.print_exc()
+                failed.append(name)
             sys.stderr.write(f"   {time.monotonic() - began:.0f} s\n")
-    return found
+    return failed
 
 
 def main() -> None:
@@ -130,11 +148,15 @@ def main() -> None:
     if unknown := set(given.parts) - set(_PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     wanted = [name for name in _PARTS if name in (given.parts or _PARTS[:-1])]
-    found = asyncio.run(_measure(wanted, quick=given.quick))
-    before = json.loads(given.results.read_text(encoding="utf-8")) if given.results.exists() else {}
-    results = {**before, **found}
-    given.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    write_report(results, given.docs)
+    results = json.loads(given.results.read_text(encoding="utf-8")) if given.results.exists() else {}
+
+    def keep(name: str, part: Any) -> None:
+        results[name] = part
+        given.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_report(results, given.docs)
+
+    if failed := asyncio.run(_measure(wanted, keep, quick=given.quick)):
+        sys.exit(f"not measured: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

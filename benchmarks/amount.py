@@ -14,16 +14,21 @@ from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
+from temporalio.api.enums.v1 import TaskQueueType
 
 from benchmarks.comparison import Level, compare
 from benchmarks.load import Slice
 from benchmarks.processes import process
 from benchmarks.scene import Scene, definition, publish
+from integration_service.contracts.maintenance import MAINTENANCE_SCHEDULE
 from integration_service.devstack.postgres import SUPERUSER
+from integration_service.devstack.temporal import has_pollers
 from integration_service.storage.database import Database
 from integration_service.storage.migrations import migrate
 
 CALLERS = 10
+_ANY_PORT = "127.0.0.1:0"
+_LOOK_EVERY_S = 0.2
 _CALLED = 2_000
 """So many instances of each database are called, in turn and spread over all of them."""
 _INSTANCES = """
@@ -73,6 +78,8 @@ class Amount:
 
 async def measure_amounts(scene: Scene, amounts: Sequence[Amount], *, rounds: int, seconds: float) -> Level:
     """The sides are the amounts' titles; the first amount is the one that ratios are of."""
+    # Whichever worker starts last, the hourly run would seal the long log amid the slices.
+    await scene.temporal.get_schedule_handle(MAINTENANCE_SCHEDULE).pause(note="a benchmark runs")
     async with AsyncExitStack() as opened:
         sides = {}
         for amount in amounts:
@@ -84,11 +91,21 @@ async def measure_amounts(scene: Scene, amounts: Sequence[Amount], *, rounds: in
                 **scene.stack.environment,
                 "INTEGRATIONS_DATABASE_URL": url,
                 "INTEGRATIONS_TASK_QUEUE": queue,
+                "INTEGRATIONS_WORKER_LISTEN": _ANY_PORT,
             }
-            await opened.enter_async_context(process("integration_service.worker", environment=environment))
+            worker = await opened.enter_async_context(process("integration_service.worker", environment=environment))
+            await _serves(scene, queue, worker)
             sides[amount.title] = Slice("method", queue=queue, instances=called)
         [level] = await compare(scene, sides, [CALLERS], rounds=rounds, seconds=seconds)
     return level
+
+
+async def _serves(scene: Scene, queue: str, worker: asyncio.subprocess.Process) -> None:
+    """Wait for it. Raises RuntimeError when it ended: nobody would answer the calls."""
+    while not await has_pollers(scene.temporal, queue, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW):
+        if worker.returncode is not None:
+            raise RuntimeError("a worker did not start; why stands above")
+        await asyncio.sleep(_LOOK_EVERY_S)
 
 
 async def _filled(scene: Scene, amount: Amount) -> tuple[str, tuple[str, ...]]:

@@ -57,8 +57,13 @@ class Measured:
 
     def percentile(self, share: float) -> float:
         """In milliseconds."""
-        ordered = sorted(self.latencies_ms)
-        return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0
+        return percentile(self.latencies_ms, share)
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that so many are not above; 0 of none."""
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0
 
 
 class Load:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,11 +29,11 @@ _MODULES = {
 
 @asynccontextmanager
 async def process(
-    module: str, *arguments: str, environment: Mapping[str, str]
+    module: str, *arguments: str, environment: Mapping[str, str], python: Sequence[str] = (sys.executable,)
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Inside, `python -m module` runs; afterwards it is stopped."""
     started = await asyncio.create_subprocess_exec(
-        sys.executable,
+        *python,
         "-m",
         module,
         *arguments,

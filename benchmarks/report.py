@@ -46,6 +46,7 @@ def page(results: dict[str, Any]) -> str:
         ("calls", "Calls through `ExecuteMethod`", _calls),
         ("standalone", "Calls as standalone activities", _standalone),
         ("stages", "CPU of an attempt by stage", _stages),
+        ("refreshes", "Punctuality of refreshes", _refreshes),
         ("instances", "Many instances", _amounts),
         ("data", "Many instances and a long log", _amounts),
         ("memory", "Memory of a worker", _memory),
@@ -105,7 +106,7 @@ def _sides(level: Any) -> str:
     return _table(head, rows)
 
 
-def _stages(methods: Any) -> str:
+def _stages(found: Any) -> str:
     rows = [
         (
             f"`{name}`",
@@ -113,13 +114,13 @@ def _stages(methods: Any) -> str:
             f"**{sum(spent.values()) - spent.get(HTTP, 0):.2f}**",
             f"{spent.get(HTTP, 0):.2f}",
         )
-        for name, spent in methods.items()
+        for name, spent in found["methods"].items()
     ]
     return "\n".join(
         [
-            "Milliseconds of a call, its activity run alone in a process, one call after the other. The service's own"
-            "\npipeline is to take less than 2 ms, the HTTP client left out. `limited` has a rate limit, `mapped` two"
-            "\ntransforms, with what the sandbox process spends on them.\n",
+            f"Milliseconds of a call on Python {found['python']}, its activity run alone in a process, one call after"
+            "\nthe other. The service's own pipeline is to take less than 2 ms, the HTTP client left out. `limited`"
+            "\nhas a rate limit, `mapped` two transforms, with what the sandbox process spends on them.\n",
             _table(("method", *STAGES, "ours", HTTP), rows),
         ]
     )
@@ -136,6 +137,15 @@ def _amounts(amounts: Any) -> str:
             "\nWanted is a throughput of at least 0.95 of the first.\n",
             _table(("in the database", "calls/s", "p50 ms", "p99 ms", "calls/s, of the first"), rows),
         ]
+    )
+
+
+def _refreshes(found: Any) -> str:
+    return (
+        f"{found['tokens']} tokens that expire within one minute. Each is due at a moment of its own before its "
+        f"expiry.\nThe new one was stored {found['lateP50']:.2f} s after that moment (p50), {found['lateP99']:.2f} s "
+        f"(p99), {found['lateMost']:.2f} s at the\nmost. The old one that came nearest to its expiry had "
+        f"{found['leftLeast']:.1f} s left.\n"
     )
 
 

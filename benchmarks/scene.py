@@ -47,8 +47,8 @@ _THING = {
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything answers. `url` is the upstream's, `instance` one connected instance of definition `bench`, `passwords`
-    the file with those of Postgres."""
+    """Everything answers. `url` is the upstream's, `instance` one connected instance of definition `bench`, `seal_key`
+    what credentials are sealed for, `passwords` the file with those of Postgres."""
 
     stack: Stack
     database: Database
@@ -56,6 +56,7 @@ class Scene:
     load: Generator
     url: str
     instance: str
+    seal_key: SealKey
     passwords: Path
 
 
@@ -77,9 +78,11 @@ async def scene() -> AsyncIterator[Scene]:
                     process("benchmarks.floor_worker", kind, stack.ready.temporal, floor_queue(kind), environment={})
                 )
             load = await opened.enter_async_context(process("benchmarks.load", stack.ready.temporal, environment={}))
-            instance = await _connected(stack, database, temporal, url)
+            async with httpx2.AsyncClient() as http:
+                key = parse(SealKey, (await http.get(f"{stack.ready.gateway}/v1/seal-key")).json())
+            instance = await _connected(key, database, temporal, url)
             passwords = open_data_dir(folder / "data").database_passwords
-            yield Scene(stack, database, temporal, Generator(load), url, instance, passwords)
+            yield Scene(stack, database, temporal, Generator(load), url, instance, key, passwords)
     finally:
         stack.destroy()
         shutil.rmtree(folder, ignore_errors=True)
@@ -127,14 +130,12 @@ async def publish(database: Database, file: JsonObject) -> IntegrationDefinition
     return await Definitions(database).apply(parsed, publish=True)
 
 
-async def _connected(stack: Stack, database: Database, temporal: Client, url: str) -> str:
+async def _connected(key: SealKey, database: Database, temporal: Client, url: str) -> str:
     await publish(database, definition("bench"))
     integrations = Integrations(temporal)
     instance_id = str(uuid.uuid4())
     wanted = ConnectInstanceInput(instance_id=instance_id, definition="bench", name="bench", config={"url": url})
     await integrations.connect(wanted)
-    async with httpx2.AsyncClient() as http:
-        key = parse(SealKey, (await http.get(f"{stack.ready.gateway}/v1/seal-key")).json())
     secret = {"type": "api_key", "apiKey": {"key": "benchmark-key", "headerOrParam": "X-Api-Key", "inHeader": True}}
     sealed = seal(key, instance_id, json.dumps(secret).encode())
     status = await integrations.connection(instance_id).submit_credentials(sealed)

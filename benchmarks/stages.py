@@ -1,8 +1,8 @@
 """Where the CPU of an attempt goes: the activity itself, one call after the other, each stage's share of the process.
 
-Run as a process with a stack's environment: ``python -m benchmarks.stages CALLS INSTANCE METHOD…`` writes for each
-method an object of milliseconds a call. Nothing else runs in the process, so what its clock shows is a stage's own;
-what goes into the sandbox process of the transforms is counted with `transform`.
+Run as a process with a stack's environment: ``python -m benchmarks.stages CALLS INSTANCE METHOD…`` writes the
+Python's version and for each method an object of milliseconds a call. Nothing else runs in the process, so what its
+clock shows is a stage's own; what goes into the sandbox process of the transforms is counted with `transform`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import platform
 import sys
 import time
 from collections import Counter
@@ -176,4 +177,5 @@ def _children_s() -> float:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asyncio.run(_measure(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))) + "\n")
+    measured = asyncio.run(_measure(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))
+    sys.stdout.write(json.dumps({"python": platform.python_version(), "methods": measured}) + "\n")

@@ -1,17 +1,23 @@
 """The upstream of all sides: a process that answers any request at once with a small JSON object.
 
-`/slow/<ms>/…` answers after so many milliseconds. It reads no more of HTTP than these clients send: whatever it costs
-is taken from both sides, so it costs next to nothing.
+`/slow/<ms>/…` answers after so many milliseconds, `/token` with a new token, of a minute for `SHORT_LIVED`. It reads
+no more of HTTP than these clients send: whatever it costs is taken from both sides, so it costs next to nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
+import secrets
 import sys
 
+SHORT_LIVED = "short-lived"
+"""A refresh token: what it gives lives for a minute only."""
 _BODY = json.dumps({"id": 7, "name": "a thing", "tags": ["small", "blue"], "owner": {"id": 1, "login": "ada"}}).encode()
-_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
+_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+_ANSWER = _HEAD % len(_BODY) + _BODY
+_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
 class _Connection(asyncio.Protocol):
@@ -25,17 +31,33 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._seen += data
         while (end := self._seen.find(b"\r\n\r\n")) >= 0:
-            head, self._seen = self._seen[:end], self._seen[end + 4 :]
-            path = head.split(b" ", 2)[1]
+            head = self._seen[:end]
+            method, path, _ = head.split(b" ", 2)
+            body = 0
+            if method == b"POST" and (length := _LENGTH.search(head)):
+                body = int(length[1])
+            if len(self._seen) < end + 4 + body:
+                return
+            asked, self._seen = self._seen[end + 4 : end + 4 + body], self._seen[end + 4 + body :]
+            if path == b"/token":
+                self._answer(_token(60 if SHORT_LIVED.encode() in asked else 3600))
+                continue
             wait = int(path.split(b"/")[2]) / 1000 if path.startswith(b"/slow/") else 0
             if wait:
                 asyncio.get_running_loop().call_later(wait, self._answer)
             else:
                 self._answer()
 
-    def _answer(self) -> None:
+    def _answer(self, answer: bytes = _ANSWER) -> None:
         if not self._transport.is_closing():
-            self._transport.write(_ANSWER)
+            self._transport.write(answer)
+
+
+def _token(lifetime: int) -> bytes:
+    access, refresh = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
+    answer = {"access_token": access, "refresh_token": refresh, "token_type": "Bearer", "expires_in": lifetime}
+    body = json.dumps(answer).encode()
+    return _HEAD % len(body) + body
 
 
 async def _serve() -> None:
