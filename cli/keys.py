@@ -36,7 +36,7 @@ from integration_service.storage.vault.keyring import (
 _STATUS = ("key", "set", "active", "held", "rows", "tables", "histories")
 _HISTORIES = 500
 
-payloads_option = click.option("--payloads", is_flag=True, help="Of the key set of payloads, not of the keyring.")
+_payloads_option = click.option("--payloads", is_flag=True, help="Of the key set of payloads, not of the keyring.")
 
 
 @click.group()
@@ -88,7 +88,7 @@ async def status(session: Session, *, histories: int) -> None:
 
 
 @keys.command()
-@payloads_option
+@_payloads_option
 @with_session
 async def add(session: Session, *, payloads: bool) -> None:
     """Add a new key to the keyring's file, not active yet: distribute the file, then `rotate --to` it."""
@@ -98,7 +98,7 @@ async def add(session: Session, *, payloads: bool) -> None:
 
 @keys.command()
 @click.option("--to", metavar="ID:VERSION", help="A key that the keyring holds already, instead of a new one.")
-@payloads_option
+@_payloads_option
 @with_session
 async def rotate(session: Session, *, to: str | None, payloads: bool) -> None:
     """Make a key active, and return when everything is wrapped under it.

@@ -7,13 +7,18 @@ from integration_service.contracts.markdown import code, moment, plain
 from integration_service.contracts.names import DEFAULT_SCOPE, activity_type, connection_workflow_id
 
 _OVER = ("DONE", "FAILED", "CANCELLED")
+_ASKS = ("WAITING", "PARKED", "FAILED")
+"""Something holds the call up, or did."""
 
 
 def call_page(status: CallStatus) -> str:
     """A headline, why it stands so and what to do, then who calls what."""
-    parts = [f"## {_headline(status)}", f"**{_question(status)}:** {_why(status)}"]
-    if status.state not in ("RUNNING", "DONE", "STARTING", "CANCELLED"):
-        parts.append(f"**What to do:** {status.what_to_do}")
+    parts = [f"## {_headline(status)}"]
+    if status.state in _ASKS:
+        wrong = "What is wrong" if status.state == "FAILED" else "Why"
+        parts += [f"**{wrong}:** {_why(status)}", f"**What to do:** {status.what_to_do}"]
+    else:
+        parts.append(_why(status))
     return "\n\n".join([*parts, "\n".join(f"- {fact}" for fact in _facts(status))]).rstrip()
 
 
@@ -28,10 +33,6 @@ def _headline(status: CallStatus) -> str:
         case "RUNNING":
             return "Runs"
     return {"STARTING": "Starts", "DONE": "Done", "CANCELLED": "Cancelled"}.get(status.state, status.state)
-
-
-def _question(status: CallStatus) -> str:
-    return {"FAILED": "What is wrong", "WAITING": "Why", "PARKED": "Why"}.get(status.state, "What happens")
 
 
 def _why(status: CallStatus) -> str:

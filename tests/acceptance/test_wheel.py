@@ -56,7 +56,7 @@ async def test_the_wheel_imports_and_runs_a_worker_beside_foreign_folders(
         (project / folder / "__init__.py").write_text("MINE = True\n")
     (project / "main.py").write_text(_PROGRAM)
     # The stack's own settings; its embedded Postgres and Temporal are not in this environment.
-    environment = {**os.environ, **world.stack.environment}
+    environment = {**os.environ, **world.stack.environment, "INTEGRATIONS_WORKER_LISTEN": ""}
     environment.pop("PYTHONPATH", None)
     queue = f"wheel-{uuid.uuid4()}"
     printed = await _run(

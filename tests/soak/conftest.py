@@ -26,6 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--soak", default=False):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(0))  # hours, if need be
     if os.environ.get("SOAK") or config.getoption("--soak", default=False):
         return
     here = Path(__file__).parent
