@@ -133,7 +133,9 @@ class Sender:
             progress.request_bytes += len(request.body or b"")
             progress.maybe_sent, progress.response, progress.without_effect = True, None, False
             with self._observer.sending(request, definition=target.compiled.definition.name, host=host) as sending:
-                sending.response = await self._transport.send(sending.request, within=within)
+                sending.response = await self._transport.send(
+                    sending.request, within=within, once=not target.method.safe_to_repeat
+                )
             response = progress.response = sending.response
             progress.response_bytes += len(response.body)
             failed = has_failed(response)

@@ -209,7 +209,8 @@ class Providers:
         )
 
     async def _send(self, request: OutboundRequest, within: timedelta) -> InboundResponse:
-        return await self._transport.send(request, within=within, max_bytes=MAX_ANSWER_BYTES)
+        # A code or a rotating refresh token is spent by one request.
+        return await self._transport.send(request, within=within, once=True, max_bytes=MAX_ANSWER_BYTES)
 
 
 def was_sent(error: IntegrationError) -> bool:

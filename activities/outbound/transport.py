@@ -19,6 +19,11 @@ from integration_service.contracts.errors import ErrorCode, IntegrationError
 
 MAX_RESPONSE_BYTES = 10 * 1024 * 1024
 MAX_REDIRECTS = 5
+_IDLE = timedelta(seconds=5)
+"""How long a connection is kept without a request."""
+_YOUNG = timedelta(seconds=1)
+"""The same where a request must not be sent twice. Many servers close what was idle for 5 s, some for 2 s (gunicorn):
+one that closes while the request is on its way leaves it open whether it arrived (RFC 9112 §9.3.1)."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _FOLLOWED = frozenset({"GET", "HEAD"})
 _LAST_PORT = 65535
@@ -40,31 +45,35 @@ class SendFailed(IntegrationError):
 class Transport:
     """Sends requests through the egress policy over pooled connections; keeps no cookies, asks no proxy."""
 
-    def __init__(self, policy: EgressPolicy, *, max_connections: int = 200) -> None:
+    def __init__(self, policy: EgressPolicy, *, max_connections: int = 200, young: timedelta = _YOUNG) -> None:
         self._policy = policy
         self._max_connections = max_connections
-        self._pool: httpcore2.AsyncConnectionPool | None = None
+        self._young = young
+        self._pools: dict[bool, httpcore2.AsyncConnectionPool] = {}
 
     async def open(self) -> None:
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
-        self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=httpx2.create_ssl_context(trust_env=False),
-            max_connections=self._max_connections,
-            max_keepalive_connections=self._max_connections,
-            keepalive_expiry=5,
-            network_backend=EgressBackend(self._policy),
-        )
+        ssl_context = httpx2.create_ssl_context(trust_env=False)
+        for once, idle in ((False, _IDLE), (True, self._young)):
+            self._pools[once] = httpcore2.AsyncConnectionPool(
+                ssl_context=ssl_context,
+                max_connections=self._max_connections,
+                max_keepalive_connections=self._max_connections,
+                keepalive_expiry=idle.total_seconds(),
+                network_backend=EgressBackend(self._policy),
+            )
 
     async def close(self) -> None:
-        if self._pool is not None:
-            await self._pool.aclose()
-            self._pool = None
+        while self._pools:
+            _, pool = self._pools.popitem()
+            await pool.aclose()
 
     async def send(
-        self, request: OutboundRequest, *, within: timedelta, max_bytes: int = MAX_RESPONSE_BYTES
+        self, request: OutboundRequest, *, within: timedelta, once: bool = False, max_bytes: int = MAX_RESPONSE_BYTES
     ) -> InboundResponse:
-        """Send and read to the end of the body, redirects included, all within one bound.
+        """Send and read to the end of the body, redirects included, all within one bound. `once` says that the request
+        must not be sent twice: it takes no connection that may be closed under it.
 
         Raises SendFailed: TIMEOUT, CONNECTION_ERROR, EGRESS_DENIED, RESPONSE_TOO_LARGE, MALFORMED_RESPONSE. No
         message of its holds a URL: a key may stand in it.
@@ -72,7 +81,7 @@ class Transport:
         progress = _Progress()
         try:
             async with asyncio.timeout(within.total_seconds()):
-                return await self._follow(request, progress, max_bytes)
+                return await self._follow(request, progress, max_bytes, once=once)
         except IntegrationError as error:
             raise SendFailed(error.code, error.message, path=error.path, maybe_sent=progress.sending) from None
         except (TimeoutError, httpcore2.TimeoutException):
@@ -88,9 +97,11 @@ class Transport:
             code, message = ErrorCode.CONNECTION_ERROR, f"{what} ({type(error).__name__})"
         raise SendFailed(code, message, maybe_sent=progress.sending)
 
-    async def _follow(self, request: OutboundRequest, progress: _Progress, max_bytes: int) -> InboundResponse:
+    async def _follow(
+        self, request: OutboundRequest, progress: _Progress, max_bytes: int, *, once: bool
+    ) -> InboundResponse:
         for _ in range(MAX_REDIRECTS + 1):
-            response = await self._exchange(request, progress, max_bytes)
+            response = await self._exchange(request, progress, max_bytes, once=once)
             location = response.headers.get("location")
             follows = request.follow_redirects and request.method in _FOLLOWED
             if response.status not in _REDIRECTS or not follows or not location:
@@ -101,8 +112,11 @@ class Transport:
                 raise IntegrationError(ErrorCode.MALFORMED_RESPONSE, "a redirect leads to no URL") from None
         raise IntegrationError(ErrorCode.MALFORMED_RESPONSE, f"more than {MAX_REDIRECTS} redirects")
 
-    async def _exchange(self, request: OutboundRequest, progress: _Progress, max_bytes: int) -> InboundResponse:
-        if self._pool is None:
+    async def _exchange(
+        self, request: OutboundRequest, progress: _Progress, max_bytes: int, *, once: bool
+    ) -> InboundResponse:
+        pool = self._pools.get(once)
+        if pool is None:
             raise RuntimeError("the transport is not open")
         built = httpx2.Request(
             request.method,
@@ -111,7 +125,7 @@ class Transport:
             content=request.body,
             extensions={"trace": progress.trace},
         )
-        raw = await self._pool.handle_async_request(
+        raw = await pool.handle_async_request(
             httpcore2.Request(
                 method=built.method,
                 url=httpcore2.URL(

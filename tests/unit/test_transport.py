@@ -56,6 +56,25 @@ async def test_a_request_arrives_as_it_was_built(transport: Transport, upstream:
     assert seen.headers["x-note"] == "hi"
 
 
+async def test_what_must_not_be_sent_twice_takes_no_connection_that_was_idle(upstream: Upstream) -> None:
+    """The server may be closing it at that very moment."""
+    ports: list[int] = []
+
+    async def remember(request: Request) -> Response:
+        assert request.client is not None
+        ports.append(request.client.port)
+        return JSONResponse({})
+
+    upstream.handler = remember
+    sender = Transport(EgressPolicy(["127.0.0.0/8"]), young=timedelta(0))
+    await sender.open()
+    for once in (False, False, True, True):
+        await sender.send(get(upstream.url, "POST"), within=PATIENCE, once=once)
+    await sender.close()
+    assert ports[0] == ports[1]
+    assert len(set(ports)) == 3
+
+
 @pytest.mark.parametrize("name", ["User-Agent", "Accept-Encoding"])
 async def test_a_definitions_own_header_stands_alone(transport: Transport, upstream: Upstream, name: str) -> None:
     values: list[str] = []
