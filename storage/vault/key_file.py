@@ -7,11 +7,12 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.wire import format_time
@@ -27,6 +28,7 @@ from integration_service.storage.vault.keyring import (
 
 _log = logging.getLogger(__name__)
 _Content = dict[str, Any]
+Done = TypeVar("Done")
 
 
 def open_keyring(source: str) -> KeyProvider:
@@ -111,25 +113,28 @@ def add_key(path: Path, *, activate: bool) -> KeyRef:
 
     Raises IntegrationError VALIDATION_ERROR when the file cannot be read or replaced.
     """
-    ring = Keyring.load(str(path))
-    line = ring.active.key_id
-    made = KeyRef(line, max(ref.version for ref in ring.refs if ref.key_id == line) + 1)
 
-    def change(content: _Content) -> None:
+    def change(ring: Keyring, content: _Content) -> KeyRef:
+        line = ring.active.key_id
+        made = KeyRef(line, max(ref.version for ref in ring.refs if ref.key_id == line) + 1)
         key = base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
         content["keys"].append({**_named(made), "key": key, "createdAt": format_time(datetime.now(UTC))})
         if activate:
             content["active"] = _named(made)
+        return made
 
-    _replace(path, change)
-    return made
+    return _replace(path, change)
 
 
 def activate_key(path: Path, ref: KeyRef) -> None:
     """Make a key of the file the active one. Raises IntegrationError KEY_UNAVAILABLE when it holds no such key."""
-    if ref not in Keyring.load(str(path)).refs:
-        raise key_not_held(ref)
-    _replace(path, lambda content: content.update(active=_named(ref)))
+
+    def change(ring: Keyring, content: _Content) -> None:
+        if ref not in ring.refs:
+            raise key_not_held(ref)
+        content["active"] = _named(ref)
+
+    _replace(path, change)
 
 
 def remove_key(path: Path, ref: KeyRef) -> None:
@@ -137,42 +142,59 @@ def remove_key(path: Path, ref: KeyRef) -> None:
 
     Raises IntegrationError: KEY_UNAVAILABLE for an unknown key, VALIDATION_ERROR for the active one.
     """
-    ring = Keyring.load(str(path))
-    if ref not in ring.refs:
-        raise key_not_held(ref)
-    if ref == ring.active:
-        raise IntegrationError(ErrorCode.VALIDATION_ERROR, f"{ref} is the active key; rotate first", path=VARIABLE)
-    _replace(
-        path,
-        lambda content: content.update(
-            keys=[entry for entry in content["keys"] if KeyRef(entry["id"], entry["version"]) != ref]
-        ),
-    )
+
+    def change(ring: Keyring, content: _Content) -> None:
+        if ref not in ring.refs:
+            raise key_not_held(ref)
+        if ref == ring.active:
+            raise IntegrationError(ErrorCode.VALIDATION_ERROR, f"{ref} is the active key; rotate first", path=VARIABLE)
+        content["keys"] = [entry for entry in content["keys"] if KeyRef(entry["id"], entry["version"]) != ref]
+
+    _replace(path, change)
 
 
-def _replace(path: Path, change: Callable[[_Content], None]) -> None:
-    """Change the file as a whole: whoever reads meanwhile, or after a crash, finds the one before or this one."""
+def _replace(path: Path, change: Callable[[Keyring, _Content], Done]) -> Done:
+    """Change the file as a whole: whoever reads meanwhile, or after a crash, finds the one before or this one.
+
+    One at a time: two that rotate at once would each lose the other's key.
+    """
     target = path.resolve()
-    # Made for nobody else, and one at a time: two that rotate at once would each lose the other's key.
+    try:
+        with _locked(target.parent):
+            ring = Keyring.load(str(target))
+            content: _Content = json.loads(target.read_text(encoding="utf-8"))
+            done = change(ring, content)
+            text = json.dumps(content, indent=2) + "\n"
+            Keyring.load(text)
+            _write(target, text)
+    except OSError as error:
+        raise IntegrationError(
+            ErrorCode.VALIDATION_ERROR, f"cannot replace the keyring: {error.strerror}", path=str(path)
+        ) from None
+    return done
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Nobody else is inside. A process that dies lets go by that."""
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write(target: Path, text: str) -> None:
+    # Made for nobody else. One that is there was left by a process that died: nobody else is inside.
     temporary = target.with_name(f".{target.name}.new")
+    temporary.unlink(missing_ok=True)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise IntegrationError(
-            ErrorCode.VALIDATION_ERROR,
-            "somebody else changes the keyring, or was stopped while doing so; if not, delete this file",
-            path=str(temporary),
-        ) from None
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    try:
-        content: _Content = json.loads(target.read_text(encoding="utf-8"))
-        change(content)
-        text = json.dumps(content, indent=2) + "\n"
-        Keyring.load(text)
-        owner = target.stat()
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            descriptor = -1
+            owner = target.stat()
             if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
                 # Its readers run as that user; who may not give it away would lock them out, and fails here.
                 os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
@@ -180,13 +202,9 @@ def _replace(path: Path, change: Callable[[_Content], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-        _sync_folder(target.parent)
-    except OSError as error:
-        raise _unwritable(path, error) from None
     finally:
-        if descriptor != -1:
-            os.close(descriptor)
         temporary.unlink(missing_ok=True)
+    _sync_folder(target.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -199,7 +217,3 @@ def _sync_folder(folder: Path) -> None:
 
 def _named(ref: KeyRef) -> dict[str, Any]:
     return {"id": ref.key_id, "version": ref.version}
-
-
-def _unwritable(path: Path, error: OSError) -> IntegrationError:
-    return IntegrationError(ErrorCode.VALIDATION_ERROR, f"cannot replace the keyring: {error.strerror}", path=str(path))

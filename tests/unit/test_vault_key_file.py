@@ -83,25 +83,31 @@ async def test_a_file_that_cannot_be_read_leaves_the_keys_in_force(
     assert await decrypt(keyring, envelope, CONTEXT) == b"secret"
 
 
-def test_two_that_add_at_once_lose_no_key(path: Path) -> None:
+def test_many_that_add_at_once_lose_no_key(path: Path) -> None:
+    """Each gets a version of its own, and nobody's file replaces another's, an empty one least of all."""
+    before = Keyring.load(str(path)).refs
+    together = threading.Barrier(8)
     made: list[KeyRef] = []
-    refused: list[IntegrationError] = []
 
     def add() -> None:
-        try:
-            made.append(add_key(path, activate=True))
-        except IntegrationError as error:
-            refused.append(error)
+        together.wait()
+        made.extend(add_key(path, activate=True) for _ in range(10))
 
     threads = [threading.Thread(target=add) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert made
-    assert len(made) + len(refused) == 8
-    assert set(made) < set(Keyring.load(str(path)).refs)
-    assert len(set(made)) == len(made)
+    assert sorted(ref.version for ref in made) == list(range(2, 82))
+    assert set(Keyring.load(str(path)).refs) == {*before, *made}
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_what_a_dead_process_left_stands_in_nobodys_way(path: Path) -> None:
+    left = path.with_name(f".{path.name}.new")
+    left.write_text("half of")
+    assert add_key(path, activate=False).version == 2
+    assert not left.exists()
 
 
 def test_what_cannot_be_changed_says_so_without_a_value(path: Path) -> None:
