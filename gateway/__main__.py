@@ -23,7 +23,7 @@ def main() -> None:
     host, port = read_address(settings.gateway_listen, variable="INTEGRATIONS_GATEWAY_LISTEN")
     asyncio.run(_check(settings))
     # No access log: a callback's query string holds a code and a state.
-    uvicorn.run(build_app(settings), host=host, port=port, log_config=None, access_log=False)
+    uvicorn.run(build_app(settings), host=host, port=port, log_config=None, access_log=False, loop="asyncio")
 
 
 async def _check(settings: Settings) -> None:
