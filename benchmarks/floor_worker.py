@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import httpx2
+import uvloop
 from temporalio.client import Client
 from temporalio.worker import Worker
 
@@ -29,4 +30,6 @@ async def _serve(kind: str, address: str, queue: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(*sys.argv[1:]))
+    # The loop is a setting of our worker like the others.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if sys.argv[1] == "tuned" else None) as runner:
+        runner.run(_serve(*sys.argv[1:]))

@@ -73,6 +73,7 @@ class PatientProtocol(H11Protocol):
 SERVING: Mapping[str, Any] = {
     "http": PatientProtocol,
     "ws": "none",
+    "loop": "asyncio",
     "log_config": None,
     # A callback's query string holds a code and a state.
     "access_log": False,

@@ -31,6 +31,7 @@ from typing import Any, BinaryIO
 
 _ADDRESS_SPACE = 512 * 1024 * 1024
 _OPEN_FILES = 16
+_INHERITED = 65_536
 _MAX_DEPTH = 200  # what reads the result recurses
 _MAX_VALUES = 1_000_000  # what reads the result pays for each, however short its text
 _KEPT_TEXT = 128 * 1024  # characters of expressions kept compiled; one takes up to 1.5 KB of memory
@@ -240,6 +241,8 @@ def serve(requests: BinaryIO, answers: BinaryIO, engine: Any) -> None:
 
 
 def main() -> None:
+    # A loop of the worker's may hand on what it holds open: uvloop closes none of it.
+    os.closerange(3, _INHERITED)
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr = None  # the engine prints what it meets
     engine = load_engine(sys.argv[1])

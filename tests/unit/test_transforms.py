@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from integration_service.activities.transforms import Transforms, check_expressions
 from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.worker import event_loop
 
 MARKER = "planted-secret-9f"
 AMPLE = timedelta(seconds=30)
@@ -300,6 +301,16 @@ def test_no_process_outlives_a_worker_that_was_killed() -> None:
 
 @PROC
 async def test_a_process_holds_nothing_of_the_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    await _holds_nothing(monkeypatch, tmp_path)
+
+
+def test_nor_does_it_on_the_loop_of_a_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """uvloop hands on to a new process what the worker holds open."""
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        runner.run(_holds_nothing(monkeypatch, tmp_path))
+
+
+async def _holds_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("INTEGRATIONS_KEYRING", MARKER)
     held_open = (tmp_path / "held").open("w")
     os.set_inheritable(held_open.fileno(), True)
