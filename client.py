@@ -22,7 +22,13 @@ from temporalio.client import (
     WorkflowHandle,
     WorkflowUpdateFailedError,
 )
-from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.common import (
+    Priority,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -36,14 +42,19 @@ from integration_service.contracts.markdown import code
 from integration_service.contracts.names import (
     CONNECT_INSTANCE,
     EXECUTE_METHOD,
+    INTEGRATION_DEFINITION,
+    INTEGRATION_INSTANCE,
+    INTEGRATION_METHOD,
     TASK_QUEUE,
     connection_workflow_id,
     fairness_key,
+    is_uuid,
     refresh_workflow_id,
 )
 from integration_service.contracts.wire import JsonObject, parse
 
 _FETCH_WITHIN = timedelta(seconds=60)
+_DEFINITIONS_KEPT = 10_000
 
 
 class Integrations:
@@ -55,10 +66,13 @@ class Integrations:
     def __init__(self, client: Client, *, task_queue: str = TASK_QUEUE) -> None:
         self._client = client
         self._task_queue = task_queue
+        self._definitions: dict[str, str] = {}
 
     async def call(self, call: MethodCall, *, workflow_id: str | None = None) -> MethodResult:
         """Run `ExecuteMethod` to its end. The same `workflow_id` twice runs once."""
-        return await self.result_of(await self.start_call(call, workflow_id=workflow_id))
+        result = await self.result_of(await self.start_call(call, workflow_id=workflow_id))
+        self._learn(call, result)
+        return result
 
     async def start_call(self, call: MethodCall, *, workflow_id: str | None = None) -> WorkflowHandle[Any, JsonObject]:
         """Start `ExecuteMethod`; attaches where a call of that id runs, or ran within the namespace's retention."""
@@ -84,8 +98,30 @@ class Integrations:
                 ),
                 # Beside an instance with thousands of calls that wait, another one's call goes next.
                 priority=Priority(fairness_key=fairness_key(call.scope, call.instance_id)),
+                search_attributes=self._search_attributes(call),
             )
         return handle
+
+    def _learn(self, call: MethodCall, result: MethodResult) -> None:
+        """An instance never changes its definition: the next call of it starts with its search attributes."""
+        if is_uuid(call.instance_id):
+            if len(self._definitions) >= _DEFINITIONS_KEPT:
+                self._definitions.clear()
+            self._definitions[call.instance_id] = result.definition
+
+    def _search_attributes(self, call: MethodCall) -> TypedSearchAttributes:
+        """What the workflow would have to add by itself. None before a call of the instance has succeeded: until a
+        worker has run, the namespace may not know these attributes, and would refuse the start."""
+        definition = self._definitions.get(call.instance_id)
+        if definition is None or call.method is None:
+            return TypedSearchAttributes.empty
+        return TypedSearchAttributes(
+            [
+                SearchAttributePair(INTEGRATION_DEFINITION, definition),
+                SearchAttributePair(INTEGRATION_INSTANCE, call.instance_id),
+                SearchAttributePair(INTEGRATION_METHOD, call.method),
+            ]
+        )
 
     async def result_of(self, handle: WorkflowHandle[Any, JsonObject]) -> MethodResult:
         """Wait for a call that was started."""

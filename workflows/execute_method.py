@@ -135,13 +135,7 @@ class ExecuteMethod:
                         raise error from failure
                 await self._wait(error)
                 continue
-            workflow.upsert_search_attributes(
-                [
-                    INTEGRATION_DEFINITION.value_set(resolved.definition),
-                    INTEGRATION_INSTANCE.value_set(resolved.instance_id),
-                    INTEGRATION_METHOD.value_set(resolved.method),
-                ]
-            )
+            _make_findable(resolved)
             self._note(resolved=resolved, **_NOTHING_SPENT)
             return resolved
 
@@ -270,6 +264,19 @@ class ExecuteMethod:
 
     def _note(self, **changes: Any) -> None:
         self._state = self._state.model_copy(update=changes)
+
+
+def _make_findable(resolved: ResolvedMethod) -> None:
+    """Sets the search attributes that the start did not bring: each upsert is an event and a write of visibility."""
+    known = workflow.info().typed_search_attributes
+    wanted = (
+        (INTEGRATION_DEFINITION, resolved.definition),
+        (INTEGRATION_INSTANCE, resolved.instance_id),
+        (INTEGRATION_METHOD, resolved.method),
+    )
+    missing = [key.value_set(value) for key, value in wanted if known.get(key) != value]
+    if missing:
+        workflow.upsert_search_attributes(missing)
 
 
 def _until_next_look(looks: int, waited: timedelta) -> timedelta:

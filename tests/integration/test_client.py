@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 from temporalio.api.common.v1 import Payload
 from temporalio.client import ActivityFailureError, Client
-from temporalio.common import RawValue
+from temporalio.common import RawValue, SearchAttributePair, TypedSearchAttributes
 
+from integration_service.client import Integrations
 from integration_service.contracts.calls import MethodCall
 from integration_service.contracts.errors import IntegrationError, from_failure
+from integration_service.contracts.names import INTEGRATION_DEFINITION
 from integration_service.contracts.wire import parse
 from tests.upstream import json_answer
 from tests.world import World, definition_file, method
@@ -41,6 +43,30 @@ async def test_every_update_has_a_method(world: World, name: str) -> None:
     with pytest.raises(IntegrationError) as caught:
         await connection.test()
     assert caught.value.code == "INSTANCE_NOT_FOUND"
+
+
+async def test_a_call_starts_with_its_search_attributes_once_they_are_known(world: World, name: str) -> None:
+    """Who starts with others, or with none, has them set by the workflow."""
+    instance, client = await world.instance(definition_file(name)), Integrations(world.temporal)
+    wanted = {"IntegrationDefinition": [name], "IntegrationInstance": [instance["id"]], "IntegrationMethod": ["get"]}
+
+    async def upserts_of(workflow_id: str) -> int:
+        handle = world.temporal.get_workflow_handle(workflow_id)
+        found = (await handle.describe()).search_attributes
+        assert {key: list(values) for key, values in found.items() if key in wanted} == wanted
+        events = (await handle.fetch_history()).events
+        return sum(event.HasField("upsert_workflow_search_attributes_event_attributes") for event in events)
+
+    call = MethodCall(instance_id=instance["id"], method="get", params={"id": 1})
+    upserts = []
+    for number in range(2):
+        await client.call(call, workflow_id=f"{name}-{number}")
+        upserts.append(await upserts_of(f"{name}-{number}"))
+    wrong = TypedSearchAttributes([SearchAttributePair(INTEGRATION_DEFINITION, "another")])
+    await world.temporal.execute_workflow(
+        "ExecuteMethod", call.to_wire(), id=f"{name}-wrong", task_queue="integrations", search_attributes=wrong
+    )
+    assert [*upserts, await upserts_of(f"{name}-wrong")] == [1, 0, 1]
 
 
 async def test_a_large_result_is_fetched_and_checked(world: World, name: str) -> None:
