@@ -126,6 +126,7 @@ async def test_a_rotation_under_load_and_kills(world: World, full: bool, measure
             "INTEGRATIONS_KEYRING": str(path),
             "INTEGRATIONS_RESULTS_KEYRING": "",
             "INTEGRATIONS_TASK_QUEUE": queue,
+            "INTEGRATIONS_WORKER_LISTEN": "",
         }
         load = Load(Integrations(world.temporal, task_queue=queue), ids, moments)
         async with Fleet.serving(environment) as fleet:
