@@ -1,8 +1,8 @@
 """An instance that was read to resolve a call, handed to the attempt that follows in the same process.
 
 `ExecuteMethod` resolves a call and at once runs it, most often here: then both would read the same row within
-milliseconds. Only the first attempt gets it, once, and only while it is no older than what an attempt may have read
-itself when its request leaves. The credential in it is as the database has it: encrypted.
+milliseconds. Only the first attempt gets it, once, and only while it is no older than what an attempt has read itself
+that then waits for its turn where it is. The credential in it is as the database has it: encrypted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from integration_service.storage.instances import InstanceForCall
 
-_GOOD_FOR = timedelta(milliseconds=250)
+_GOOD_FOR = timedelta(seconds=1)
 _MOST = 1_000
 
 

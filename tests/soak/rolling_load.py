@@ -121,6 +121,7 @@ class Load:
             task_queue=self.world.queue,
             start_to_close_timeout=_WITHIN,
             schedule_to_close_timeout=_WITHIN,
+            heartbeat_timeout=timedelta(seconds=10),
             result_type=dict,
         )
         assert answer["data"] == {"call": call}

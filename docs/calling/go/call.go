@@ -64,6 +64,7 @@ func Report(ctx workflow.Context, instance string) (int, error) {
 		TaskQueue:              "integrations",
 		StartToCloseTimeout:    45 * time.Second,
 		ScheduleToCloseTimeout: 5 * time.Minute,
+		HeartbeatTimeout:       10 * time.Second,
 	})
 	err := workflow.ExecuteActivity(activity, "temporal.list_workflows", call).Get(ctx, &result)
 	if failure, ok := failureOf(err); ok && failure.Code == "REAUTH_REQUIRED" {

@@ -36,6 +36,7 @@ public interface ReportWorkflow {
               .setTaskQueue("integrations")
               .setStartToCloseTimeout(Duration.ofSeconds(45))
               .setScheduleToCloseTimeout(Duration.ofMinutes(5))
+              .setHeartbeatTimeout(Duration.ofSeconds(10))
               .build();
       try {
         Workflow.newUntypedActivityStub(asActivity).execute("temporal.list_workflows", Map.class, call);

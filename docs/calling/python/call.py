@@ -51,6 +51,7 @@ async def main() -> None:
             task_queue="integrations",
             start_to_close_timeout=timedelta(seconds=45),
             schedule_to_close_timeout=timedelta(minutes=5),
+            heartbeat_timeout=timedelta(seconds=10),
             result_type=dict,
         )
         print("activity", result["statusCode"])

@@ -31,6 +31,7 @@ class Report:
                 task_queue="integrations",
                 start_to_close_timeout=timedelta(seconds=45),
                 schedule_to_close_timeout=timedelta(minutes=5),
+                heartbeat_timeout=timedelta(seconds=10),
             )
         except ActivityError as error:
             if not isinstance(error.cause, ApplicationError) or error.cause.type != "VALIDATION_ERROR":

@@ -10,6 +10,7 @@ const methods = proxyActivities<Methods>({
   taskQueue: 'integrations',
   startToCloseTimeout: '45s',
   scheduleToCloseTimeout: '5m',
+  heartbeatTimeout: '10s',
 });
 
 export async function report(instanceId: string): Promise<{ statusCode: number; refused?: string }> {
