@@ -74,7 +74,8 @@ async def test_a_limit_holds_over_all_workers_and_an_idle_tenant_is_served_at_on
             waits.append(await _served(world, idle))
             await asyncio.sleep(span / 20)
         within = [at for at in times if began <= at < began + span]
-        beyond = most_beyond_the_rate(sorted(times))
+        # While thousands are started the upstream, which shares their process, is late to look at its clock.
+        beyond, at_all = most_beyond_the_rate(sorted(within)), most_beyond_the_rate(sorted(times))
 
         async def all_known() -> bool:
             """Whether none is missing: each waits or is done. Where they are few, all of them are done."""
@@ -87,7 +88,7 @@ async def test_a_limit_holds_over_all_workers_and_an_idle_tenant_is_served_at_on
     assert max(waits) < 1
     measured(
         f"{processes} workers, {_PER_MINUTE} a minute, burst {_BURST}, {queued} queued: {len(within)} in {span} s, "
-        f"at most {beyond:.1f} beyond the rate; an idle tenant's calls took {min(waits):.2f} to {max(waits):.2f} s"
+        f"at most {beyond:.1f} beyond the rate ({at_all:.1f} while they were started); an idle tenant's calls took {min(waits):.2f} to {max(waits):.2f} s"
     )
 
 
