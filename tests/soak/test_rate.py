@@ -88,7 +88,8 @@ async def test_a_limit_holds_over_all_workers_and_an_idle_tenant_is_served_at_on
     assert max(waits) < 1
     measured(
         f"{processes} workers, {_PER_MINUTE} a minute, burst {_BURST}, {queued} queued: {len(within)} in {span} s, "
-        f"at most {beyond:.1f} beyond the rate ({at_all:.1f} while they were started); an idle tenant's calls took {min(waits):.2f} to {max(waits):.2f} s"
+        f"at most {beyond:.1f} beyond the rate ({at_all:.1f} while they were started); "
+        f"an idle tenant's calls took {min(waits):.2f} to {max(waits):.2f} s"
     )
 
 
@@ -118,7 +119,7 @@ async def _in_status(world: World, instance: JsonObject, *statuses: str) -> int:
 
 
 async def _placed(world: World, instance: JsonObject) -> None:
-    """Until each call has its place: only who comes for the first time moves on the time at which the bucket is empty."""
+    """Until each call has its place: only who comes for the first time moves `empty_at` on."""
     seen: list[tuple[datetime, float]] = []
 
     async def look() -> bool:
