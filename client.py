@@ -33,7 +33,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from integration_service.contracts.answers import Authorization, ConnectionStatus, TokenRefresh
-from integration_service.contracts.calls import MethodCall, MethodResult, ResultRef
+from integration_service.contracts.calls import MethodCall, MethodPlan, MethodResult, ResultRef
 from integration_service.contracts.credentials import Sealed
 from integration_service.contracts.errors import ErrorCode, IntegrationError, from_failure
 from integration_service.contracts.failures import Refusal
@@ -48,13 +48,13 @@ from integration_service.contracts.names import (
     TASK_QUEUE,
     connection_workflow_id,
     fairness_key,
-    is_uuid,
+    is_canonical_uuid,
     refresh_workflow_id,
 )
 from integration_service.contracts.wire import JsonObject, parse
 
 _FETCH_WITHIN = timedelta(seconds=60)
-_DEFINITIONS_KEPT = 10_000
+_KEPT = 10_000
 
 
 class Integrations:
@@ -66,13 +66,15 @@ class Integrations:
     def __init__(self, client: Client, *, task_queue: str = TASK_QUEUE) -> None:
         self._client = client
         self._task_queue = task_queue
-        self._definitions: dict[str, str] = {}
+        self._known = _Known()
 
     async def call(self, call: MethodCall, *, workflow_id: str | None = None) -> MethodResult:
         """Run `ExecuteMethod` to its end. The same `workflow_id` twice runs once."""
+        if call.plan is None:
+            call = call.model_copy(update={"plan": self._known.plan(call) or "wanted"})
         result = await self.result_of(await self.start_call(call, workflow_id=workflow_id))
-        self._learn(call, result)
-        return result
+        self._known.learn(call, result)
+        return result if result.plan is None else result.model_copy(update={"plan": None})
 
     async def start_call(self, call: MethodCall, *, workflow_id: str | None = None) -> WorkflowHandle[Any, JsonObject]:
         """Start `ExecuteMethod`; attaches where a call of that id runs, or ran within the namespace's retention."""
@@ -98,30 +100,9 @@ class Integrations:
                 ),
                 # Beside an instance with thousands of calls that wait, another one's call goes next.
                 priority=Priority(fairness_key=fairness_key(call.scope, call.instance_id)),
-                search_attributes=self._search_attributes(call),
+                search_attributes=self._known.search_attributes(call),
             )
         return handle
-
-    def _learn(self, call: MethodCall, result: MethodResult) -> None:
-        """An instance never changes its definition: the next call of it starts with its search attributes."""
-        if is_uuid(call.instance_id):
-            if len(self._definitions) >= _DEFINITIONS_KEPT:
-                self._definitions.clear()
-            self._definitions[call.instance_id] = result.definition
-
-    def _search_attributes(self, call: MethodCall) -> TypedSearchAttributes:
-        """What the workflow would have to add by itself. None before a call of the instance has succeeded: until a
-        worker has run, the namespace may not know these attributes, and would refuse the start."""
-        definition = self._definitions.get(call.instance_id)
-        if definition is None or call.method is None:
-            return TypedSearchAttributes.empty
-        return TypedSearchAttributes(
-            [
-                SearchAttributePair(INTEGRATION_DEFINITION, definition),
-                SearchAttributePair(INTEGRATION_INSTANCE, call.instance_id),
-                SearchAttributePair(INTEGRATION_METHOD, call.method),
-            ]
-        )
 
     async def result_of(self, handle: WorkflowHandle[Any, JsonObject]) -> MethodResult:
         """Wait for a call that was started."""
@@ -171,6 +152,47 @@ class Integrations:
     def connection(self, instance_id: str) -> Connection:
         """The connection of an instance by its UUID."""
         return Connection(self._client, instance_id)
+
+
+class _Known:
+    """What results have told of instances and methods. A call that says it spares `ExecuteMethod` the looking up."""
+
+    def __init__(self) -> None:
+        self._versions: dict[str, tuple[str, str]] = {}
+        self._plans: dict[tuple[str, str, str, str], MethodPlan] = {}
+
+    def learn(self, call: MethodCall, result: MethodResult) -> None:
+        """The definition and version of the instance, and how the method of that version is scheduled."""
+        if not is_canonical_uuid(call.instance_id) or call.method is None:
+            return
+        for known in (self._versions, self._plans):
+            if len(known) >= _KEPT:
+                known.clear()
+        version = result.definition, result.definition_version
+        self._versions[call.instance_id] = version
+        if result.plan is not None:
+            self._plans[call.scope, *version, call.method] = result.plan
+
+    def plan(self, call: MethodCall) -> MethodPlan | None:
+        """What is known of the method. The activity checks that the instance still has that version."""
+        version = self._versions.get(call.instance_id)
+        if version is None or call.method is None:
+            return None
+        return self._plans.get((call.scope, *version, call.method))
+
+    def search_attributes(self, call: MethodCall) -> TypedSearchAttributes:
+        """What the workflow would have to add by itself. None before a call of the instance has succeeded: until a
+        worker has run, the namespace may not know these attributes, and would refuse the start."""
+        version = self._versions.get(call.instance_id)
+        if version is None or call.method is None:
+            return TypedSearchAttributes.empty
+        return TypedSearchAttributes(
+            [
+                SearchAttributePair(INTEGRATION_DEFINITION, version[0]),
+                SearchAttributePair(INTEGRATION_INSTANCE, call.instance_id),
+                SearchAttributePair(INTEGRATION_METHOD, call.method),
+            ]
+        )
 
 
 class Connection:

@@ -158,7 +158,7 @@ class ConnectionActivities:
                 return TestOutcome(tested=False)
             call = MethodCall(instance_id=instance.id, scope=instance.scope, method=method)
             try:
-                async with heartbeats(attempt):
+                with heartbeats(attempt):
                     await self._pipeline.run(call, attempt, progress)
             finally:
                 await tell_of_breaker(progress)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -80,12 +79,10 @@ class MethodActivities:
         if answer is None:
             self._handover.leave(str(activity.info().workflow_run_id), method.name, instance)
         return ResolvedMethod(
+            **dict(target.plan),
             instance_id=instance.id,
-            definition=target.compiled.definition.name,
-            definition_version=target.compiled.definition.version,
             method=method.name,
-            retry=method.effective_retry,
-            timeout_ms=round(target.method.longest_fetch / timedelta(milliseconds=1)),
+            cacheable=method.cache is not None,
             answer=answer,
         )
 
@@ -135,24 +132,37 @@ class MethodActivities:
             attempt = Attempt.current(continuation)
             now_belongs_to(instanceId=call.instance_id, method=call.method, correlationId=call.correlation_id)
             # The input of a dynamic activity is raw to what stands around it: here the scope is known first.
-            with within_scope(call.scope):
-                async with heartbeats(attempt):
-                    try:
-                        return await self._pipeline.run(
-                            call, attempt, progress, definition=definition, instance=self._handed(call, attempt)
-                        )
-                    finally:
-                        await tell_of_breaker(progress)
+            with within_scope(call.scope), heartbeats(attempt):
+                try:
+                    found = await self._found(call, attempt, continuation)
+                    return await self._pipeline.run(call, attempt, progress, definition=definition, instance=found)
+                finally:
+                    await tell_of_breaker(progress)
         except IntegrationError as error:
             if attempt is None:
                 raise to_application_error(error) from None
             await self._tell_owner(error, progress)
             raise self._failure(error, attempt, progress) from None
 
-    def _handed(self, call: MethodCall, attempt: Attempt) -> InstanceForCall | None:
-        if not attempt.parks or attempt.number > 1:
+    async def _found(
+        self, call: MethodCall, attempt: Attempt, continuation: Continuation | None
+    ) -> InstanceForCall | None:
+        """The instance, where it was read just now: by `resolve`, or here to check what the caller planned with.
+
+        Raises IntegrationError VERSION_CONFLICT for another plan than the method's; `ExecuteMethod` then looks it up.
+        A later attempt finds the policy that the first one was scheduled with, whatever version it meets.
+        """
+        if continuation is None or attempt.number > 1:
             return None
-        return self._handover.take(str(attempt.run_id), str(call.method), call.instance_id, scope=call.scope)
+        if continuation.plan is None:
+            return self._handover.take(str(attempt.run_id), str(call.method), call.instance_id, scope=call.scope)
+        target = await self._pipeline.find(call)
+        if target.plan != continuation.plan:
+            version = f"{target.compiled.definition.name} {target.compiled.definition.version}"
+            raise IntegrationError(
+                ErrorCode.VERSION_CONFLICT, f"the call's plan is not the method's in {version}", path="plan"
+            )
+        return target.instance
 
     def _failure(self, error: IntegrationError, attempt: Attempt, progress: Progress) -> ApplicationError:
         if not attempt.parks and is_throttle(error, progress):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from integration_service.contracts.definitions import MAX_TIMEOUT_MS
-from integration_service.contracts.names import DEFAULT_SCOPE, MethodName, Scope, Uuid
+from integration_service.contracts.names import DEFAULT_SCOPE, DefinitionName, MethodName, Scope, Uuid
 from integration_service.contracts.retry import RetryConfig
 from integration_service.contracts.wire import AnswerModel, JsonObject, Timestamp, WireModel
 
@@ -16,8 +16,25 @@ MAX_RESULT_BYTES = 1024 * 1024
 """An encoded result above this is RESPONSE_TOO_LARGE: Temporal would refuse 2 MiB and run the call again."""
 
 
+class MethodPlan(AnswerModel):
+    """How a method's activity is scheduled: its retry policy and its time. A published version's never changes.
+
+    `ExecuteMethod` looks it up for each call, unless the call brings it.
+    """
+
+    definition: DefinitionName
+    definition_version: str = Field(min_length=1, max_length=255)
+    retry: RetryConfig
+    timeout_ms: int = Field(ge=1, le=MAX_TIMEOUT_MS)
+    """All sends of one attempt together."""
+
+
 class MethodCall(WireModel):
-    """One call of one method of one instance. `method` may be left out where the activity's type names it."""
+    """One call of one method of one instance. `method` may be left out where the activity's type names it.
+
+    `plan` is the one that the result of an earlier call of the method brought, or "wanted" to be given one. It is
+    checked before anything is sent: with one that is not of the instance's version the call takes a detour.
+    """
 
     instance_id: str = Field(min_length=1, max_length=255, pattern=r"^[^\x00]*$")
     scope: Scope = DEFAULT_SCOPE
@@ -31,6 +48,7 @@ class MethodCall(WireModel):
     large_result: Literal["fail", "reference"] = "fail"
     page: Any | None = None
     correlation_id: str | None = Field(default=None, max_length=255, pattern=r"^[^\x00]*$")
+    plan: MethodPlan | Literal["wanted"] | None = None
 
 
 RESULTS_PATH = "/v1/results/"
@@ -66,19 +84,28 @@ class MethodResult(AnswerModel):
     errors: list[Any] | None = None
     next_page: Any | None = None
     result_ref: ResultRef | None = None
+    plan: MethodPlan | None = None
+    """From `ExecuteMethod`, for calls to come: where this one wanted a plan, or brought one that was not right."""
 
 
-class ResolvedMethod(AnswerModel):
-    """What `ExecuteMethod` must know to schedule the activity: names, retry policy, time; no config, no secret."""
+class ResolvedMethod(MethodPlan):
+    """What `ExecuteMethod` must know to schedule the activity; no config, no secret."""
 
     instance_id: Uuid
-    definition: str
-    definition_version: str
     method: MethodName
-    retry: RetryConfig
-    timeout_ms: int = Field(ge=1, le=MAX_TIMEOUT_MS)
+    cacheable: bool = False
+    """Its answers may be found by looking it up: no plan is given away."""
     answer: MethodResult | None = None
     """The cached one: then no activity is scheduled."""
+
+    @property
+    def plan(self) -> MethodPlan:
+        return MethodPlan(
+            definition=self.definition,
+            definition_version=self.definition_version,
+            retry=self.retry,
+            timeout_ms=self.timeout_ms,
+        )
 
 
 class Continuation(AnswerModel):
@@ -92,6 +119,8 @@ class Continuation(AnswerModel):
     tries_spent: int = Field(default=0, ge=0)
     reserved: bool = False
     """The wait before this run was for a place in the rate limit, which it now takes."""
+    plan: MethodPlan | None = None
+    """What the caller says of the method, and nobody has looked up."""
 
 
 class Park(AnswerModel):

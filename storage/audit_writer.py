@@ -72,8 +72,7 @@ class AuditWriter:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: deque[_Waiting] = deque()
-        self._lanes = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._committing: set[asyncio.Task[None]] = set()
 
     async def write(self, execution: Execution, *, settles_intent: bool) -> None:
         """Returns once the row is committed, with the end of its intent and the instance's use.
@@ -85,26 +84,21 @@ class AuditWriter:
         if waiting.openings is not None:
             waiting.opened = waiting.openings.take()
         self._waiting.append(waiting)
-        if self._lanes < LANES:
-            self._open_lane()
+        if len(self._committing) < LANES:
+            self._commit_next()
         await waiting.committed
 
-    def _open_lane(self) -> None:
-        self._lanes += 1
-        lane = asyncio.get_running_loop().create_task(self._run_lane(), context=Context())
-        # The loop itself holds tasks weakly.
-        self._tasks.add(lane)
-        lane.add_done_callback(self._tasks.discard)
+    def _commit_next(self) -> None:
+        batch = self._take()
+        # In the context of one of them: all are of one scope. The loop itself holds tasks weakly.
+        commit = asyncio.get_running_loop().create_task(self._commit(batch), context=batch[0].context)
+        self._committing.add(commit)
+        commit.add_done_callback(self._committed)
 
-    async def _run_lane(self) -> None:
-        try:
-            while self._waiting:
-                batch = self._take()
-                # In the context of one of them: all are of one scope.
-                await asyncio.get_running_loop().create_task(self._commit(batch), context=batch[0].context)
-        finally:
-            # In the same step that found nobody waiting: who comes next opens a lane.
-            self._lanes -= 1
+    def _committed(self, commit: asyncio.Task[None]) -> None:
+        self._committing.discard(commit)
+        if self._waiting:
+            self._commit_next()
 
     def _take(self) -> list[_Waiting]:
         """The first row, and those of its scope that came after it: row security asks for one scope a statement."""

@@ -115,7 +115,8 @@ class Database:
     async def one(self, query: str, parameters: dict[str, Any]) -> DictRow | None:
         """The first row of a single statement, or None."""
         async with self._statement(query, parameters) as cursor:
-            return await cursor.fetchone() if cursor.description else None
+            # Not `description`: that makes an object of each column.
+            return await cursor.fetchone() if cursor.rownumber is not None else None
 
     async def all(self, query: str, parameters: dict[str, Any] | None = None) -> list[DictRow]:
         """Every row of a single statement."""

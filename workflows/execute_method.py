@@ -24,6 +24,7 @@ with workflow.unsafe.imports_passed_through():
         CarriedPark,
         Continuation,
         MethodCall,
+        MethodPlan,
         MethodResult,
         Park,
         Parked,
@@ -44,6 +45,7 @@ with workflow.unsafe.imports_passed_through():
         activity_type,
         execution_key,
         fairness_key,
+        is_canonical_uuid,
     )
     from integration_service.contracts.retry import RetryConfig
     from integration_service.contracts.wire import JsonObject, parse
@@ -109,9 +111,26 @@ class ExecuteMethod:
         parent = workflow.info().parent
         called_by = parent.workflow_id if parent is not None else None
         self._show(starts(self._call, deadline=self._state.deadline, called_by=called_by))
+        planned = self._planned()
+        if planned is not None:
+            _make_findable(planned)
+            try:
+                return await self._execute_or_park(planned, plan=planned.plan)
+            except IntegrationError as error:
+                if error.code != ErrorCode.VERSION_CONFLICT:
+                    raise
         resolved = self._state.resolved or await self._resolve()
-        self._status = self._status.known(resolved)
-        return resolved.answer or await self._execute_or_park(resolved)
+        result = resolved.answer or await self._execute_or_park(resolved)
+        if self._call.plan is not None and not resolved.cacheable:
+            result = result.model_copy(update={"plan": resolved.plan})
+        return result
+
+    def _planned(self) -> ResolvedMethod | None:
+        """What the call resolves to by its own word; None where it has none, or it was looked up already."""
+        call, known = self._call, self._state.resolved is not None
+        if known or not isinstance(call.plan, MethodPlan) or not call.method or not is_canonical_uuid(call.instance_id):
+            return None
+        return ResolvedMethod(**dict(call.plan), instance_id=call.instance_id, method=call.method)
 
     async def _resolve(self) -> ResolvedMethod:
         while True:
@@ -139,8 +158,12 @@ class ExecuteMethod:
             self._note(resolved=resolved, **_NOTHING_SPENT)
             return resolved
 
-    async def _execute_or_park(self, resolved: ResolvedMethod) -> MethodResult:
-        """With `onAuthError: "wait"` a refused credential is waited out, and the call goes on under the same key."""
+    async def _execute_or_park(self, resolved: ResolvedMethod, *, plan: MethodPlan | None = None) -> MethodResult:
+        """With `onAuthError: "wait"` a refused credential is waited out, and the call goes on under the same key.
+
+        A `plan` is for the activity to check: nobody has looked it up.
+        """
+        self._status = self._status.known(resolved)
         until = self._state.until
         if until is None:
             until = self._state.deadline
@@ -151,7 +174,7 @@ class ExecuteMethod:
             connected, park = self._connected, self._state.park
             if park is None:
                 try:
-                    return await self._execute(resolved)
+                    return await self._execute(resolved, plan)
                 except IntegrationError as error:
                     if self._call.on_auth_error != "wait" or not _asks_for_authorization(error):
                         raise
@@ -205,9 +228,9 @@ class ExecuteMethod:
             return None
         return parked
 
-    async def _execute(self, resolved: ResolvedMethod) -> MethodResult:
+    async def _execute(self, resolved: ResolvedMethod, plan: MethodPlan | None) -> MethodResult:
         name = activity_type(resolved.definition, resolved.method)
-        call = self._call.model_copy(update={"instance_id": resolved.instance_id})
+        call = self._call.model_copy(update={"instance_id": resolved.instance_id, "plan": None})
         while True:
             spent = self._state.spent
             self._show(self._status.runs(spent=spent))
@@ -216,7 +239,12 @@ class ExecuteMethod:
                     name,
                     args=[
                         call,
-                        Continuation(execution_key=_execution_key(), tries_spent=spent, reserved=self._state.reserved),
+                        Continuation(
+                            execution_key=_execution_key(),
+                            tries_spent=spent,
+                            reserved=self._state.reserved,
+                            plan=plan,
+                        ),
                     ],
                     result_type=MethodResult,
                     start_to_close_timeout=timedelta(milliseconds=resolved.timeout_ms) + _AFTER_THE_SEND,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -102,19 +102,21 @@ def _throttles(details: Sequence[Any]) -> tuple[int, bool]:
     return 0, False
 
 
-@asynccontextmanager
-async def heartbeats(attempt: Attempt) -> AsyncIterator[None]:
+@contextmanager
+def heartbeats(attempt: Attempt) -> Iterator[None]:
     """Beat while a call lasts, so that a dead worker is noticed in seconds; a short call never beats."""
+    loop = asyncio.get_running_loop()
+    following: asyncio.TimerHandle
 
-    async def beat() -> None:
-        while True:
-            await asyncio.sleep(_HEARTBEAT_EVERY.total_seconds())
-            attempt.beat()
+    def beat() -> None:
+        nonlocal following
+        following = loop.call_later(_HEARTBEAT_EVERY.total_seconds(), beat)
+        attempt.beat()
 
     if attempt.reserved and not attempt.parks:
         attempt.beat()  # the place is taken now, and not again by the next attempt
-    task = asyncio.create_task(beat())
+    following = loop.call_later(_HEARTBEAT_EVERY.total_seconds(), beat)
     try:
         yield
     finally:
-        task.cancel()
+        following.cancel()

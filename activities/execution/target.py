@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from integration_service.activities.execution.compiled import CompiledDefinition, CompiledMethod
 from integration_service.activities.outbound.breaker import BreakerChange
 from integration_service.activities.outbound.messages import InboundResponse
+from integration_service.contracts.calls import MethodPlan
 from integration_service.contracts.definitions import IntegrationAuthType, OAuth2Config
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.instances import IntegrationInstanceStatus
@@ -25,6 +27,16 @@ class Target:
     method: CompiledMethod
     config: JsonObject = field(repr=False)
     """The instance's over the definition's."""
+
+    @property
+    def plan(self) -> MethodPlan:
+        """How the method's activity is scheduled."""
+        return MethodPlan(
+            definition=self.compiled.definition.name,
+            definition_version=self.compiled.definition.version,
+            retry=self.method.method.effective_retry,
+            timeout_ms=round(self.method.longest_fetch / timedelta(milliseconds=1)),
+        )
 
     @property
     def oauth(self) -> OAuth2Config | None:

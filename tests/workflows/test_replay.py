@@ -15,7 +15,7 @@ import pytest
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
-from integration_service.contracts.calls import MethodCall
+from integration_service.contracts.calls import MethodCall, MethodResult
 from integration_service.contracts.names import connection_workflow_id, refresh_workflow_id
 from integration_service.contracts.wire import JsonObject
 from integration_service.plugin import IntegrationPlugin
@@ -93,6 +93,24 @@ async def test_a_cached_call_is_one_workflow_task_and_replays(world: World, name
     assert "activity_task_scheduled_event_attributes" not in kinds
     assert kinds.count("workflow_task_completed_event_attributes") == 1
     await _replay(world, "ExecuteMethod-cached", f"{name}-cached")
+
+
+async def test_a_planned_call_replays_whether_its_plan_is_right_or_late(world: World, name: str) -> None:
+    instance = await world.instance(definition_file(name))
+    wanted = await world.temporal.execute_workflow(
+        "ExecuteMethod",
+        _call(instance).model_copy(update={"plan": "wanted"}).to_wire(),
+        id=f"{name}-wanted",
+        task_queue="integrations",
+        result_type=MethodResult,
+    )
+    planned = _call(instance).model_copy(update={"plan": wanted.plan})
+    await world.integrations.call(planned, workflow_id=f"{name}-planned")
+    await world.publish(definition_file(name, version="2.0.0"))
+    await world.connection(instance).upgrade("2.0.0")
+    await world.integrations.call(planned, workflow_id=f"{name}-late")
+    await _replay(world, "ExecuteMethod-planned", f"{name}-planned")
+    await _replay(world, "ExecuteMethod-planned-late", f"{name}-late")
 
 
 @pytest.mark.slow
