@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import httpx2
@@ -62,8 +63,9 @@ class World:
     temporal: Client
     upstream: Upstream
 
-    @property
+    @cached_property
     def integrations(self) -> Integrations:
+        """One for all calls, as a service has it: from the second call of a method on it brings the method's plan."""
         return Integrations(self.temporal)
 
     async def publish(self, file: JsonObject) -> IntegrationDefinition:

@@ -9,6 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import cached_property
 from datetime import timedelta
 from typing import Any
 
@@ -36,7 +37,7 @@ class OnQueue(World):
 
     queue: str = ""
 
-    @property
+    @cached_property
     def integrations(self) -> Integrations:
         return Integrations(self.temporal, task_queue=self.queue)
 

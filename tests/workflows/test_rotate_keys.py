@@ -96,7 +96,6 @@ async def test_a_row_that_does_not_open_is_told_and_does_not_hold_it_up(place: P
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 async def test_rows_under_a_key_that_nobody_holds_end_it_with_their_count(place: Place) -> None:
     """After all others, and after looking for the key again: about a minute."""
     [lost, *_] = await add_credentials(place.database, place.keyring, 5)
