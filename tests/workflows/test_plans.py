@@ -10,12 +10,12 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.worker import Worker
 
 from integration_service.client import Integrations
 from integration_service.contracts.calls import MethodCall, MethodPlan, MethodResult
-from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.errors import ErrorCode, IntegrationError, from_failure
 from integration_service.contracts.names import EXECUTE_METHOD
 from integration_service.contracts.retry import RetryConfig
 from integration_service.contracts.wire import JsonObject, parse
@@ -26,6 +26,7 @@ from tests.world import World, definition_file, method
 
 _RETRY = {"maxRetries": 2, "backoffMultiplier": 3, "initialDelayMs": 40, "maxDelayMs": 90}
 _OTHER = {"maxRetries": 0, "backoffMultiplier": 1, "initialDelayMs": 10, "maxDelayMs": 10}
+_SOUND = {"definition": "things", "definitionVersion": "1.0.0", "retry": _RETRY, "timeoutMs": 1_000}
 
 
 def _definition(name: str, retry: JsonObject = _RETRY, **changes: Any) -> JsonObject:
@@ -161,6 +162,75 @@ async def test_what_is_wrong_with_a_planned_call_is_told_as_ever(world: World, n
     assert await refused() == ErrorCode.INSTANCE_NOT_CONNECTED
     await world.connection(instance).delete()
     assert await refused() == ErrorCode.INSTANCE_NOT_FOUND
+
+
+async def test_a_refusal_is_the_same_and_leaves_the_same_rows_with_and_without_a_plan(world: World, name: str) -> None:
+    instance = await world.instance(_definition(name))
+    plan = await _plan(world, instance)
+
+    async def refused(plan: MethodPlan | None, **more: Any) -> tuple[JsonObject, int]:
+        before = len(await world.audit(instance))
+        with pytest.raises(WorkflowFailureError) as caught:
+            await _run(world, instance, plan, **more)
+        error = from_failure(caught.value.cause)
+        assert error is not None
+        rows = len(await world.audit(instance)) - before
+        return {"code": error.code, "message": error.message, **error.details}, rows
+
+    async def alike(**more: Any) -> str:
+        told = await refused(plan, **more)
+        assert told == await refused(None, **more)
+        return str(told[0]["code"])
+
+    assert await alike(method="nope") == ErrorCode.METHOD_NOT_FOUND
+    assert await alike(page="2") == ErrorCode.VALIDATION_ERROR
+    await world.connection(instance).configure({"url": 5})
+    assert await alike() == ErrorCode.CONFIG_ERROR
+    await world.connection(instance).disconnect(revoke=False)
+    assert await alike(on_auth_error="wait") == ErrorCode.INSTANCE_NOT_CONNECTED
+
+
+@pytest.mark.parametrize(
+    ("plan", "path"),
+    [
+        (5, "plan"),
+        ("some", "plan"),
+        ({}, "plan.definition"),
+        ({**_SOUND, "retry": {**_RETRY, "maxRetries": 5_000}}, "plan.retry.maxRetries"),
+        ({**_SOUND, "definition": "a.b"}, "plan.definition"),
+        ({**_SOUND, "definitionVersion": "9" * 255}, "plan.definitionVersion"),
+    ],
+    ids=["number", "text", "empty", "retry", "definition", "version"],
+)
+def test_what_is_no_plan_is_refused_by_the_names_on_the_wire(plan: Any, path: str) -> None:
+    with pytest.raises(IntegrationError) as caught:
+        parse(MethodCall, {"instanceId": "i", "plan": plan})
+    assert caught.value.path == path
+
+
+async def test_two_definitions_of_one_name_and_version_do_not_make_calls_take_the_detour(
+    world: World, name: str
+) -> None:
+    """An older instance of a scope has the global one, a newer one the scope's own."""
+    await world.publish(_definition(name))
+    older = await world.connect(name, scope=name)
+    await world.publish(_definition(name, _OTHER, scope=name))
+    newer = await world.connect(name, scope=name)
+    client, sent = Integrations(world.temporal), []
+    for instance in (older, newer) * 4:
+        workflow_id = f"{name}-{uuid.uuid4()}"
+        call = MethodCall(instance_id=instance["id"], scope=name, method="get", params={"id": 1})
+        await client.call(call, workflow_id=workflow_id)
+        events = (await world.temporal.get_workflow_handle(workflow_id).fetch_history()).events
+        sent.append(sum(event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED for event in events))
+    assert sent[4:] == [1] * 4
+
+
+async def test_who_asks_the_client_for_a_plan_gets_it(world: World, name: str) -> None:
+    instance = await world.instance(_definition(name))
+    result = await world.call(instance, "get", {"id": 1}, plan="wanted")
+    assert result.plan is not None
+    assert (await world.call(instance, "get", {"id": 1}, plan=result.plan)).plan is None
 
 
 async def test_the_client_learns_and_its_callers_see_nothing_of_it(world: World, name: str) -> None:
