@@ -147,7 +147,7 @@ class MethodActivities:
     ) -> InstanceForCall | None:
         """The instance, where it was read just now: by `resolve`, or here to check what the caller planned with.
 
-        Raises IntegrationError VERSION_CONFLICT for another plan than the method's; `ExecuteMethod` then looks it up.
+        Raises ApplicationError VERSION_CONFLICT for another plan than the method's; `ExecuteMethod` then looks it up.
         A later attempt finds the policy that the first one was scheduled with, whatever version it meets.
         """
         if continuation is None or attempt.number > 1:
@@ -157,9 +157,11 @@ class MethodActivities:
         target = await self._look_up(call)
         if target.plan != continuation.plan:
             version = f"{target.compiled.definition.name} {target.compiled.definition.version}"
-            raise IntegrationError(
+            late = IntegrationError(
                 ErrorCode.VERSION_CONFLICT, f"the call's plan is not the method's in {version}", path="plan"
             )
+            # After an upgrade the next call of each client and method brings a late one.
+            raise to_application_error(late, expected=True)
         return target.instance
 
     async def _look_up(self, call: MethodCall) -> Target:

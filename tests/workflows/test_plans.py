@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import ApplicationErrorCategory
 from temporalio.worker import Worker
 
 from integration_service.client import Integrations
@@ -45,6 +46,12 @@ class _Run:
             event.activity_task_scheduled_event_attributes
             for event in events
             if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+        ]
+
+        self.failed = [
+            event.activity_task_failed_event_attributes.failure.application_failure_info
+            for event in events
+            if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED
         ]
 
     @property
@@ -105,6 +112,9 @@ async def test_a_plan_of_a_version_that_the_instance_left_is_found_out_before_an
     late = await _run(world, instance, plan)
     assert len(world.upstream.seen) == sent + 1
     assert late.looked_up == 1
+    # No news to an operator: after an upgrade there is one of them for each client and method.
+    told = [(failed.type, failed.category) for failed in late.failed]
+    assert told == [(ErrorCode.VERSION_CONFLICT, ApplicationErrorCategory.BENIGN)]
     assert [policy[0] for policy in late.policies] == [3, 1]
     assert late.result.plan is not None
     assert late.result.definition_version == late.result.plan.definition_version == "2.0.0"
