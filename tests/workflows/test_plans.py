@@ -14,6 +14,7 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationErrorCategory
 from temporalio.worker import Worker
 
+from integration_service import client
 from integration_service.client import Integrations
 from integration_service.contracts.calls import MethodCall, MethodPlan, MethodResult
 from integration_service.contracts.errors import ErrorCode, IntegrationError, from_failure
@@ -218,6 +219,28 @@ def test_what_is_no_plan_is_refused_by_the_names_on_the_wire(plan: Any, path: st
     assert caught.value.path == path
 
 
+def test_what_the_client_knows_has_a_bound_and_what_it_hears_again_forgets_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "_KEPT", 3)
+    known, plan = client._Known(), parse(MethodPlan, _SOUND)
+    told = MethodResult(
+        data=None,
+        status_code=200,
+        attempts=1,
+        duration_ms=1,
+        definition="things",
+        definition_version="1.0.0",
+        plan=plan,
+    )
+    calls = [MethodCall(instance_id=str(uuid.uuid4()), method=f"get_{number}") for number in range(4)]
+    for call in calls[:3] * 2:
+        known.learn(call, told)
+    assert [known.plan(call) for call in calls] == [plan] * 3 + [None]
+    known.learn(calls[3], told)
+    assert [known.plan(call) for call in calls] == [None] * 3 + [plan]
+
+
 async def test_two_definitions_of_one_name_and_version_do_not_make_calls_take_the_detour(
     world: World, name: str
 ) -> None:
@@ -226,11 +249,11 @@ async def test_two_definitions_of_one_name_and_version_do_not_make_calls_take_th
     older = await world.connect(name, scope=name)
     await world.publish(_definition(name, _OTHER, scope=name))
     newer = await world.connect(name, scope=name)
-    client, sent = Integrations(world.temporal), []
+    integrations, sent = Integrations(world.temporal), []
     for instance in (older, newer) * 4:
         workflow_id = f"{name}-{uuid.uuid4()}"
         call = MethodCall(instance_id=instance["id"], scope=name, method="get", params={"id": 1})
-        await client.call(call, workflow_id=workflow_id)
+        await integrations.call(call, workflow_id=workflow_id)
         events = (await world.temporal.get_workflow_handle(workflow_id).fetch_history()).events
         sent.append(sum(event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED for event in events))
     assert sent[4:] == [1] * 4
@@ -245,13 +268,13 @@ async def test_who_asks_the_client_for_a_plan_gets_it(world: World, name: str) -
 
 async def test_the_client_learns_and_its_callers_see_nothing_of_it(world: World, name: str) -> None:
     """A plan is of a version: the second instance's first call has one already, once its version is known."""
-    client, first = Integrations(world.temporal), await world.instance(_definition(name))
+    integrations, first = Integrations(world.temporal), await world.instance(_definition(name))
     second = await world.connect(name)
 
     async def looked_up(instance: JsonObject) -> int:
         workflow_id = f"{name}-{uuid.uuid4()}"
         call = MethodCall(instance_id=instance["id"], method="get", params={"id": 1})
-        assert (await client.call(call, workflow_id=workflow_id)).plan is None
+        assert (await integrations.call(call, workflow_id=workflow_id)).plan is None
         handle = world.temporal.get_workflow_handle(workflow_id)
         return sum(
             event.event_type == EventType.EVENT_TYPE_MARKER_RECORDED for event in (await handle.fetch_history()).events
