@@ -76,7 +76,7 @@ class Integrations:
         if call.plan is None:
             planned = call.model_copy(update={"plan": self._known.plan(call) or "wanted"})
         result = await self.result_of(await self.start_call(planned, workflow_id=workflow_id))
-        self._known.learn(planned, result)
+        self._known.learn(call, result)
         asked = call.plan is not None
         return result if asked or result.plan is None else result.model_copy(update={"plan": None})
 
