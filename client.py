@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from temporalio.client import (
@@ -55,6 +55,8 @@ from integration_service.contracts.wire import JsonObject, parse
 
 _FETCH_WITHIN = timedelta(seconds=60)
 _KEPT = 10_000
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 class Integrations:
@@ -70,11 +72,13 @@ class Integrations:
 
     async def call(self, call: MethodCall, *, workflow_id: str | None = None) -> MethodResult:
         """Run `ExecuteMethod` to its end. The same `workflow_id` twice runs once."""
+        planned = call
         if call.plan is None:
-            call = call.model_copy(update={"plan": self._known.plan(call) or "wanted"})
-        result = await self.result_of(await self.start_call(call, workflow_id=workflow_id))
+            planned = call.model_copy(update={"plan": self._known.plan(call) or "wanted"})
+        result = await self.result_of(await self.start_call(planned, workflow_id=workflow_id))
         self._known.learn(call, result)
-        return result if result.plan is None else result.model_copy(update={"plan": None})
+        asked = call.plan is not None
+        return result if asked or result.plan is None else result.model_copy(update={"plan": None})
 
     async def start_call(self, call: MethodCall, *, workflow_id: str | None = None) -> WorkflowHandle[Any, JsonObject]:
         """Start `ExecuteMethod`; attaches where a call of that id runs, or ran within the namespace's retention."""
@@ -159,19 +163,19 @@ class _Known:
 
     def __init__(self) -> None:
         self._versions: dict[str, tuple[str, str]] = {}
-        self._plans: dict[tuple[str, str, str, str], MethodPlan] = {}
+        self._plans: dict[tuple[str, str, str, str], MethodPlan | None] = {}
 
     def learn(self, call: MethodCall, result: MethodResult) -> None:
         """The definition and version of the instance, and how the method of that version is scheduled."""
         if not is_canonical_uuid(call.instance_id) or call.method is None:
             return
-        for known in (self._versions, self._plans):
-            if len(known) >= _KEPT:
-                known.clear()
         version = result.definition, result.definition_version
-        self._versions[call.instance_id] = version
+        _keep(self._versions, call.instance_id, version)
         if result.plan is not None:
-            self._plans[call.scope, *version, call.method] = result.plan
+            key = (call.scope, *version, call.method)
+            # A scope's own definition and a global one may share name and version; their plans would alternate.
+            same = self._plans.get(key, result.plan) == result.plan
+            _keep(self._plans, key, result.plan if same else None)
 
     def plan(self, call: MethodCall) -> MethodPlan | None:
         """What is known of the method. The activity checks that the instance still has that version."""
@@ -193,6 +197,13 @@ class _Known:
                 SearchAttributePair(INTEGRATION_METHOD, call.method),
             ]
         )
+
+
+def _keep(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    """With a bound. What was forgotten costs a looking up."""
+    if len(known) >= _KEPT and key not in known:
+        known.clear()
+    known[key] = value
 
 
 class Connection:

@@ -18,7 +18,7 @@ from integration_service.activities.execution.attempt import Attempt, heartbeats
 from integration_service.activities.execution.handover import Handover
 from integration_service.activities.execution.outcome import failure, is_throttle
 from integration_service.activities.execution.pipeline import MethodPipeline
-from integration_service.activities.execution.target import Progress, require_connected
+from integration_service.activities.execution.target import Progress, Target, require_connected
 from integration_service.contracts.calls import Continuation, MethodCall, MethodResult, Park, Parked, ResolvedMethod
 from integration_service.contracts.errors import (
     Decision,
@@ -67,10 +67,8 @@ class MethodActivities:
             if call.method is None:
                 raise IntegrationError(ErrorCode.VALIDATION_ERROR, "required key is missing", path="method")
             progress = Progress()
-            target = progress.target = await self._pipeline.find(call)
+            target = progress.target = await self._look_up(call)
             instance, method = target.instance, target.method.method
-            if call.on_auth_error != "wait" or instance.status not in WAITED_OUT:
-                require_connected(instance)
             answer = None
             if continuation is not None:
                 answer = await self._pipeline.at_hand(call, Attempt.current(continuation), progress)
@@ -149,20 +147,29 @@ class MethodActivities:
     ) -> InstanceForCall | None:
         """The instance, where it was read just now: by `resolve`, or here to check what the caller planned with.
 
-        Raises IntegrationError VERSION_CONFLICT for another plan than the method's; `ExecuteMethod` then looks it up.
+        Raises ApplicationError VERSION_CONFLICT for another plan than the method's; `ExecuteMethod` then looks it up.
         A later attempt finds the policy that the first one was scheduled with, whatever version it meets.
         """
         if continuation is None or attempt.number > 1:
             return None
         if continuation.plan is None:
             return self._handover.take(str(attempt.run_id), str(call.method), call.instance_id, scope=call.scope)
-        target = await self._pipeline.find(call)
+        target = await self._look_up(call)
         if target.plan != continuation.plan:
             version = f"{target.compiled.definition.name} {target.compiled.definition.version}"
-            raise IntegrationError(
+            late = IntegrationError(
                 ErrorCode.VERSION_CONFLICT, f"the call's plan is not the method's in {version}", path="plan"
             )
+            # After an upgrade the next call of each client and method brings a late one.
+            raise to_application_error(late, expected=True)
         return target.instance
+
+    async def _look_up(self, call: MethodCall) -> Target:
+        """What the call is of. Raises IntegrationError where it is refused before there is an attempt to record."""
+        target = await self._pipeline.find(call)
+        if call.on_auth_error != "wait" or target.instance.status not in WAITED_OUT:
+            require_connected(target.instance)
+        return target
 
     def _failure(self, error: IntegrationError, attempt: Attempt, progress: Progress) -> ApplicationError:
         if not attempt.parks and is_throttle(error, progress):

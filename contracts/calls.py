@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from integration_service.contracts.definitions import MAX_TIMEOUT_MS
-from integration_service.contracts.names import DEFAULT_SCOPE, DefinitionName, MethodName, Scope, Uuid
+from integration_service.contracts.names import DEFAULT_SCOPE, DefinitionName, MethodName, Scope, SemVer, Uuid
 from integration_service.contracts.retry import RetryConfig
 from integration_service.contracts.wire import AnswerModel, JsonObject, Timestamp, WireModel
 
@@ -23,10 +23,19 @@ class MethodPlan(AnswerModel):
     """
 
     definition: DefinitionName
-    definition_version: str = Field(min_length=1, max_length=255)
+    definition_version: SemVer
     retry: RetryConfig
     timeout_ms: int = Field(ge=1, le=MAX_TIMEOUT_MS)
     """All sends of one attempt together."""
+
+
+def _plan_kind(value: Any) -> str:
+    return "<wanted>" if value == "wanted" else "<plan>"
+
+
+_PlanOrWanted = Annotated[
+    Annotated[MethodPlan, Tag("<plan>")] | Annotated[Literal["wanted"], Tag("<wanted>")], Discriminator(_plan_kind)
+]
 
 
 class MethodCall(WireModel):
@@ -48,7 +57,7 @@ class MethodCall(WireModel):
     large_result: Literal["fail", "reference"] = "fail"
     page: Any | None = None
     correlation_id: str | None = Field(default=None, max_length=255, pattern=r"^[^\x00]*$")
-    plan: MethodPlan | Literal["wanted"] | None = None
+    plan: _PlanOrWanted | None = None
 
 
 RESULTS_PATH = "/v1/results/"

@@ -136,11 +136,12 @@ class IntegrationError(Exception):
 
 
 def to_application_error(
-    error: IntegrationError, *, retry: bool = False, next_retry_delay: timedelta | None = None
+    error: IntegrationError, *, retry: bool = False, next_retry_delay: timedelta | None = None, expected: bool = False
 ) -> ApplicationError:
     """The failure as Temporal carries it: type = code, details = {code, message, retryable, details}.
 
-    `retry` says whether Temporal may run the activity again. Waits are BENIGN: they are no news to an operator.
+    `retry` says whether Temporal may run the activity again. Waits are BENIGN, and what is `expected`: they are no news
+    to an operator.
     """
     wire = {
         "code": error.code,
@@ -155,7 +156,7 @@ def to_application_error(
         non_retryable=not retry,
         next_retry_delay=next_retry_delay,
         category=ApplicationErrorCategory.BENIGN
-        if error.decision is Decision.WAIT
+        if expected or error.decision is Decision.WAIT
         else ApplicationErrorCategory.UNSPECIFIED,
     )
 

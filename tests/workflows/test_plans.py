@@ -10,12 +10,14 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import ApplicationErrorCategory
 from temporalio.worker import Worker
 
+from integration_service import client
 from integration_service.client import Integrations
 from integration_service.contracts.calls import MethodCall, MethodPlan, MethodResult
-from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.contracts.errors import ErrorCode, IntegrationError, from_failure
 from integration_service.contracts.names import EXECUTE_METHOD
 from integration_service.contracts.retry import RetryConfig
 from integration_service.contracts.wire import JsonObject, parse
@@ -26,6 +28,7 @@ from tests.world import World, definition_file, method
 
 _RETRY = {"maxRetries": 2, "backoffMultiplier": 3, "initialDelayMs": 40, "maxDelayMs": 90}
 _OTHER = {"maxRetries": 0, "backoffMultiplier": 1, "initialDelayMs": 10, "maxDelayMs": 10}
+_SOUND = {"definition": "things", "definitionVersion": "1.0.0", "retry": _RETRY, "timeoutMs": 1_000}
 
 
 def _definition(name: str, retry: JsonObject = _RETRY, **changes: Any) -> JsonObject:
@@ -44,6 +47,12 @@ class _Run:
             event.activity_task_scheduled_event_attributes
             for event in events
             if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+        ]
+
+        self.failed = [
+            event.activity_task_failed_event_attributes.failure.application_failure_info
+            for event in events
+            if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED
         ]
 
     @property
@@ -104,6 +113,9 @@ async def test_a_plan_of_a_version_that_the_instance_left_is_found_out_before_an
     late = await _run(world, instance, plan)
     assert len(world.upstream.seen) == sent + 1
     assert late.looked_up == 1
+    # No news to an operator: after an upgrade there is one of them for each client and method.
+    told = [(failed.type, failed.category) for failed in late.failed]
+    assert told == [(ErrorCode.VERSION_CONFLICT, ApplicationErrorCategory.BENIGN)]
     assert [policy[0] for policy in late.policies] == [3, 1]
     assert late.result.plan is not None
     assert late.result.definition_version == late.result.plan.definition_version == "2.0.0"
@@ -163,15 +175,106 @@ async def test_what_is_wrong_with_a_planned_call_is_told_as_ever(world: World, n
     assert await refused() == ErrorCode.INSTANCE_NOT_FOUND
 
 
+async def test_a_refusal_is_the_same_and_leaves_the_same_rows_with_and_without_a_plan(world: World, name: str) -> None:
+    instance = await world.instance(_definition(name))
+    plan = await _plan(world, instance)
+
+    async def refused(plan: MethodPlan | None, **more: Any) -> tuple[JsonObject, int]:
+        before = len(await world.audit(instance))
+        with pytest.raises(WorkflowFailureError) as caught:
+            await _run(world, instance, plan, **more)
+        error = from_failure(caught.value.cause)
+        assert error is not None
+        rows = len(await world.audit(instance)) - before
+        return {"code": error.code, "message": error.message, **error.details}, rows
+
+    async def alike(**more: Any) -> str:
+        told = await refused(plan, **more)
+        assert told == await refused(None, **more)
+        return str(told[0]["code"])
+
+    assert await alike(method="nope") == ErrorCode.METHOD_NOT_FOUND
+    assert await alike(page="2") == ErrorCode.VALIDATION_ERROR
+    await world.connection(instance).configure({"url": 5})
+    assert await alike() == ErrorCode.CONFIG_ERROR
+    await world.connection(instance).disconnect(revoke=False)
+    assert await alike(on_auth_error="wait") == ErrorCode.INSTANCE_NOT_CONNECTED
+
+
+@pytest.mark.parametrize(
+    ("plan", "path"),
+    [
+        (5, "plan"),
+        ("some", "plan"),
+        ({}, "plan.definition"),
+        ({**_SOUND, "retry": {**_RETRY, "maxRetries": 5_000}}, "plan.retry.maxRetries"),
+        ({**_SOUND, "definition": "a.b"}, "plan.definition"),
+        ({**_SOUND, "definitionVersion": "9" * 255}, "plan.definitionVersion"),
+    ],
+    ids=["number", "text", "empty", "retry", "definition", "version"],
+)
+def test_what_is_no_plan_is_refused_by_the_names_on_the_wire(plan: Any, path: str) -> None:
+    with pytest.raises(IntegrationError) as caught:
+        parse(MethodCall, {"instanceId": "i", "plan": plan})
+    assert caught.value.path == path
+
+
+def test_what_the_client_knows_has_a_bound_and_what_it_hears_again_forgets_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "_KEPT", 3)
+    known, plan = client._Known(), parse(MethodPlan, _SOUND)
+    told = MethodResult(
+        data=None,
+        status_code=200,
+        attempts=1,
+        duration_ms=1,
+        definition="things",
+        definition_version="1.0.0",
+        plan=plan,
+    )
+    calls = [MethodCall(instance_id=str(uuid.uuid4()), method=f"get_{number}") for number in range(4)]
+    for call in [*calls[:3], calls[0]]:
+        known.learn(call, told)
+    assert [known.plan(call) for call in calls] == [plan] * 3 + [None]
+    known.learn(calls[3], told)
+    assert [known.plan(call) for call in calls] == [None] * 3 + [plan]
+
+
+async def test_two_definitions_of_one_name_and_version_do_not_make_calls_take_the_detour(
+    world: World, name: str
+) -> None:
+    """An older instance of a scope has the global one, a newer one the scope's own."""
+    await world.publish(_definition(name))
+    older = await world.connect(name, scope=name)
+    await world.publish(_definition(name, _OTHER, scope=name))
+    newer = await world.connect(name, scope=name)
+    integrations, sent = Integrations(world.temporal), []
+    for instance in (older, newer) * 4:
+        workflow_id = f"{name}-{uuid.uuid4()}"
+        call = MethodCall(instance_id=instance["id"], scope=name, method="get", params={"id": 1})
+        await integrations.call(call, workflow_id=workflow_id)
+        events = (await world.temporal.get_workflow_handle(workflow_id).fetch_history()).events
+        sent.append(sum(event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED for event in events))
+    assert sent[4:] == [1] * 4
+
+
+async def test_who_asks_the_client_for_a_plan_gets_it(world: World, name: str) -> None:
+    instance = await world.instance(_definition(name))
+    result = await world.call(instance, "get", {"id": 1}, plan="wanted")
+    assert result.plan is not None
+    assert (await world.call(instance, "get", {"id": 1}, plan=result.plan)).plan is None
+
+
 async def test_the_client_learns_and_its_callers_see_nothing_of_it(world: World, name: str) -> None:
     """A plan is of a version: the second instance's first call has one already, once its version is known."""
-    client, first = Integrations(world.temporal), await world.instance(_definition(name))
+    integrations, first = Integrations(world.temporal), await world.instance(_definition(name))
     second = await world.connect(name)
 
     async def looked_up(instance: JsonObject) -> int:
         workflow_id = f"{name}-{uuid.uuid4()}"
         call = MethodCall(instance_id=instance["id"], method="get", params={"id": 1})
-        assert (await client.call(call, workflow_id=workflow_id)).plan is None
+        assert (await integrations.call(call, workflow_id=workflow_id)).plan is None
         handle = world.temporal.get_workflow_handle(workflow_id)
         return sum(
             event.event_type == EventType.EVENT_TYPE_MARKER_RECORDED for event in (await handle.fetch_history()).events
