@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from temporalio.client import (
@@ -22,41 +22,29 @@ from temporalio.client import (
     WorkflowHandle,
     WorkflowUpdateFailedError,
 )
-from temporalio.common import (
-    Priority,
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-    WorkflowIDReusePolicy,
-)
+from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from integration_service.contracts.answers import Authorization, ConnectionStatus, TokenRefresh
-from integration_service.contracts.calls import MethodCall, MethodPlan, MethodResult, ResultRef
+from integration_service.contracts.calls import MethodCall, MethodResult, ResultRef
 from integration_service.contracts.credentials import Sealed
 from integration_service.contracts.errors import ErrorCode, IntegrationError, from_failure
 from integration_service.contracts.failures import Refusal
 from integration_service.contracts.instances import ConnectInstanceInput
+from integration_service.contracts.known_methods import KnownMethods
 from integration_service.contracts.markdown import code
 from integration_service.contracts.names import (
     CONNECT_INSTANCE,
     EXECUTE_METHOD,
-    INTEGRATION_DEFINITION,
-    INTEGRATION_INSTANCE,
-    INTEGRATION_METHOD,
     TASK_QUEUE,
     connection_workflow_id,
     fairness_key,
-    is_canonical_uuid,
     refresh_workflow_id,
 )
 from integration_service.contracts.wire import JsonObject, parse
 
 _FETCH_WITHIN = timedelta(seconds=60)
-_KEPT = 10_000
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
 
 
 class Integrations:
@@ -68,7 +56,7 @@ class Integrations:
     def __init__(self, client: Client, *, task_queue: str = TASK_QUEUE) -> None:
         self._client = client
         self._task_queue = task_queue
-        self._known = _Known()
+        self._known = KnownMethods()
 
     async def call(self, call: MethodCall, *, workflow_id: str | None = None) -> MethodResult:
         """Run `ExecuteMethod` to its end. The same `workflow_id` twice runs once."""
@@ -156,54 +144,6 @@ class Integrations:
     def connection(self, instance_id: str) -> Connection:
         """The connection of an instance by its UUID."""
         return Connection(self._client, instance_id)
-
-
-class _Known:
-    """What results have told of instances and methods. A call that says it spares `ExecuteMethod` the looking up."""
-
-    def __init__(self) -> None:
-        self._versions: dict[str, tuple[str, str]] = {}
-        self._plans: dict[tuple[str, str, str, str], MethodPlan | None] = {}
-
-    def learn(self, call: MethodCall, result: MethodResult) -> None:
-        """The definition and version of the instance, and how the method of that version is scheduled."""
-        if not is_canonical_uuid(call.instance_id) or call.method is None:
-            return
-        version = result.definition, result.definition_version
-        _keep(self._versions, call.instance_id, version)
-        if result.plan is not None:
-            key = (call.scope, *version, call.method)
-            # A scope's own definition and a global one may share name and version; their plans would alternate.
-            same = self._plans.get(key, result.plan) == result.plan
-            _keep(self._plans, key, result.plan if same else None)
-
-    def plan(self, call: MethodCall) -> MethodPlan | None:
-        """What is known of the method. The activity checks that the instance still has that version."""
-        version = self._versions.get(call.instance_id)
-        if version is None or call.method is None:
-            return None
-        return self._plans.get((call.scope, *version, call.method))
-
-    def search_attributes(self, call: MethodCall) -> TypedSearchAttributes:
-        """What the workflow would have to add by itself. None before a call of the instance has succeeded: until a
-        worker has run, the namespace may not know these attributes, and would refuse the start."""
-        version = self._versions.get(call.instance_id)
-        if version is None or call.method is None:
-            return TypedSearchAttributes.empty
-        return TypedSearchAttributes(
-            [
-                SearchAttributePair(INTEGRATION_DEFINITION, version[0]),
-                SearchAttributePair(INTEGRATION_INSTANCE, call.instance_id),
-                SearchAttributePair(INTEGRATION_METHOD, call.method),
-            ]
-        )
-
-
-def _keep(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:
-    """With a bound. What was forgotten costs a looking up."""
-    if len(known) >= _KEPT and key not in known:
-        known.clear()
-    known[key] = value
 
 
 class Connection:

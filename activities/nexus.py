@@ -49,10 +49,11 @@ class IntegrationsHandler:
     async def execute_method(
         self, ctx: nexus.WorkflowRunOperationContext, call: MethodCall
     ) -> nexus.WorkflowHandle[MethodResult]:
-        # A start that is tried again has the same request id, and so runs once.
+        # A plan names the activity that is scheduled: whoever calls from another namespace does not choose among those
+        # that a host has beside ours. A start that is tried again has the same request id, and so runs once.
         return await ctx.start_workflow(
             EXECUTE_METHOD,
-            call.to_wire(),
+            call.model_copy(update={"plan": None}).to_wire(),
             id=f"nexus:{ctx.request_id}",
             result_type=MethodResult,
             static_summary=f"{call.method} of {call.instance_id}",

@@ -84,8 +84,10 @@ async def test_a_workflow_gets_a_typed_result_and_failures_with_a_code(
     call = {"instanceId": instance["id"], "method": "get", "params": {"id": 7}}
     world.upstream.answers = [json_answer({"id": 7}), json_answer({}, 404)]
 
-    result = await run(callers[way], "Calls", way, name, call)
+    result = await run(callers[way], "Calls", way, name, {**call, "plan": "wanted"})
     assert (result["data"], result["statusCode"], result["definition"]) == ({"id": 7}, 200, name)
+    # A plan names the activity that runs: another namespace does not choose it.
+    assert ("plan" in result) == (way == "child")
     assert (await run(callers[way], "Calls", way, name, call))["caught"] == "HTTP_404"
 
     # One that is not caught fails the caller's workflow, with all four fields.

@@ -14,8 +14,8 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationErrorCategory
 from temporalio.worker import Worker
 
-from integration_service import client
 from integration_service.client import Integrations
+from integration_service.contracts import known_methods
 from integration_service.contracts.calls import MethodCall, MethodPlan, MethodResult
 from integration_service.contracts.errors import ErrorCode, IntegrationError, from_failure
 from integration_service.contracts.names import EXECUTE_METHOD
@@ -222,8 +222,8 @@ def test_what_is_no_plan_is_refused_by_the_names_on_the_wire(plan: Any, path: st
 def test_what_the_client_knows_has_a_bound_and_what_it_hears_again_forgets_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, "_KEPT", 3)
-    known, plan = client._Known(), parse(MethodPlan, _SOUND)
+    monkeypatch.setattr(known_methods, "_KEPT", 3)
+    known, plan = known_methods.KnownMethods(), parse(MethodPlan, _SOUND)
     told = MethodResult(
         data=None,
         status_code=200,
