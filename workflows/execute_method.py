@@ -115,7 +115,7 @@ class ExecuteMethod:
         if planned is not None:
             _make_findable(planned)
             try:
-                return await self._execute_or_park(planned, plan=planned.plan)
+                return await self._execute_or_park(planned)
             except IntegrationError as error:
                 if error.code != ErrorCode.VERSION_CONFLICT:
                     raise
@@ -158,11 +158,8 @@ class ExecuteMethod:
             self._note(resolved=resolved, **_NOTHING_SPENT)
             return resolved
 
-    async def _execute_or_park(self, resolved: ResolvedMethod, *, plan: MethodPlan | None = None) -> MethodResult:
-        """With `onAuthError: "wait"` a refused credential is waited out, and the call goes on under the same key.
-
-        A `plan` is for the activity to check: nobody has looked it up.
-        """
+    async def _execute_or_park(self, resolved: ResolvedMethod) -> MethodResult:
+        """With `onAuthError: "wait"` a refused credential is waited out, and the call goes on under the same key."""
         self._status = self._status.known(resolved)
         until = self._state.until
         if until is None:
@@ -174,7 +171,7 @@ class ExecuteMethod:
             connected, park = self._connected, self._state.park
             if park is None:
                 try:
-                    return await self._execute(resolved, plan)
+                    return await self._execute(resolved)
                 except IntegrationError as error:
                     if self._call.on_auth_error != "wait" or not _asks_for_authorization(error):
                         raise
@@ -228,9 +225,10 @@ class ExecuteMethod:
             return None
         return parked
 
-    async def _execute(self, resolved: ResolvedMethod, plan: MethodPlan | None) -> MethodResult:
+    async def _execute(self, resolved: ResolvedMethod) -> MethodResult:
         name = activity_type(resolved.definition, resolved.method)
         call = self._call.model_copy(update={"instance_id": resolved.instance_id, "plan": None})
+        plan = resolved.plan if self._state.resolved is None else None  # nobody looked it up: the activity checks it
         while True:
             spent = self._state.spent
             self._show(self._status.runs(spent=spent))
