@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
+from temporalio.service import GrpcCompression
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.names import TASK_QUEUE
@@ -28,10 +29,21 @@ _BUILD_ID = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$"
 _COUNT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
 
-def temporal_config(environment: Mapping[str, str] | None = None) -> ClientConnectConfig:
-    """How to reach Temporal, from its own environment variables and profiles; without any, a local server."""
+class TemporalConfig(ClientConnectConfig, total=False):
+    """Arguments of `Client.connect`."""
+
+    grpc_compression: GrpcCompression
+
+
+def temporal_config(environment: Mapping[str, str] | None = None) -> TemporalConfig:
+    """How to reach Temporal, from its own environment variables and profiles; without any, a local server.
+
+    Uncompressed: gzip, the SDK's default, costs both ends more than these small messages save.
+    """
     source = dict(os.environ if environment is None else environment)
-    config = ClientConfig.load_client_connect_config(override_env_vars=source)
+    config = TemporalConfig(
+        **ClientConfig.load_client_connect_config(override_env_vars=source), grpc_compression=GrpcCompression.NONE
+    )
     config.setdefault("target_host", "localhost:7233")
     return config
 

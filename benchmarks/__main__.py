@@ -41,7 +41,7 @@ class Parts:
     def __init__(self, stage: Scene, *, quick: bool) -> None:
         self._scene = stage
         self._quick = quick
-        self._rounds, self._seconds = (3, 1.5) if quick else (15, 2.0)
+        self._rounds, self._seconds = (3, 1.5) if quick else (15, 3.0)
         self._stage_calls = 200 if quick else 1000
 
     async def calls(self) -> Any:

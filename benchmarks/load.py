@@ -72,6 +72,8 @@ class Load:
     def __init__(self, plain: Client, tuned: Client) -> None:
         self._plain = plain
         self._tuned = tuned
+        # As a service has: what its calls learn of a method holds for later slices.
+        self._services: dict[str, Integrations] = {}
         self._random = random.Random(1)  # noqa: S311 - no secret
 
     async def run(self, wanted: Slice) -> Measured:
@@ -102,7 +104,7 @@ class Load:
     def _call(self, wanted: Slice) -> Call:
         match wanted.kind:
             case "method":
-                service = Integrations(self._tuned, task_queue=wanted.queue)
+                service = self._services.setdefault(wanted.queue, Integrations(self._tuned, task_queue=wanted.queue))
                 return lambda: service.call(MethodCall(method=wanted.method, **self._drawn(wanted)))
             case "method-alone":
                 return lambda: self._alone(wanted, self._drawn(wanted))

@@ -19,10 +19,10 @@ _INTRODUCTION = """\
 
 A method call is compared with a **bare workflow**: one activity that makes the same httpx2 call to the same upstream,
 on the same server, with nothing around it. It comes in two forms. The *naive floor* has the SDK's defaults. The *tuned
-floor* has the settings of our own worker: no sandbox, uvloop, pollers that scale, the same converter. Neither has
-credentials, schemas, limits, a log, or a retry that knows what it repeats. Our calls come from the Python client, which
-after the first one of an instance starts them with their search attributes and their method's
-[plan](calling.md#plans).
+floor* has the settings of our own worker: no sandbox, uvloop, pollers that scale, no compression on the way to
+Temporal, the same converter. Neither has credentials, schemas, limits, a log, or a retry that knows what it repeats.
+Our calls come from one Python client, which after the first one of an instance starts them with their search
+attributes and their method's [plan](calling.md#plans).
 
 Worker, floors, load generator, upstream and servers are processes of their own on one machine. Sides take turns in
 short slices. A ratio is the median of the rounds' ratios, so what disturbs a whole round falls out. CPU is the

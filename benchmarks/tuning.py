@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from temporalio.client import GrpcCompression
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner
 
-TUNED_CLIENT: dict[str, Any] = {"data_converter": pydantic_data_converter}
+TUNED_CLIENT: dict[str, Any] = {"data_converter": pydantic_data_converter, "grpc_compression": GrpcCompression.NONE}
 
 
 def tuned_worker() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from temporalio.service import TLSConfig
+from temporalio.service import GrpcCompression, TLSConfig
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.settings import Settings, temporal_config
@@ -85,6 +85,7 @@ def test_temporal_is_reached_as_its_own_variables_say() -> None:
     assert config["api_key"] == "planted-api-key"
     assert isinstance(config["tls"], TLSConfig)
     assert config["tls"].domain == "inner.test"
+    assert config["grpc_compression"] is GrpcCompression.NONE
 
 
 def test_a_profile_of_temporals_file_is_read(tmp_path: Path) -> None:
