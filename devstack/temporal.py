@@ -33,13 +33,15 @@ _ANSWER = timedelta(seconds=3)
 _EVERY_S = 0.05
 
 # Without the first ones each hop waits for a 50 ms poll step and timers under 1 s take 1 s (measured, see design.md).
-# One server needs no partitions of a task queue: with four, a call costs it a tenth more CPU.
+# One server needs no partitions of a task queue: with four, a call costs it a tenth more CPU. And `start-dev` would
+# read the search attributes from its database nine times a call, to know new ones at once: now they take a minute.
 _DYNAMIC_CONFIG = {
     "history.transferProcessorMaxPollRPS": "2000",
     "history.timerProcessorMaxPollRPS": "2000",
     "history.outboundProcessorMaxPollRPS": "2000",
     "history.visibilityProcessorMaxPollRPS": "2000",
     "history.timerProcessorMaxTimeShift": '"10ms"',
+    "system.forceSearchAttributesCacheRefreshOnRead": "false",
     "matching.enableFairness": "true",
     "matching.numTaskqueueReadPartitions": "1",
     "matching.numTaskqueueWritePartitions": "1",
