@@ -72,7 +72,6 @@ class Load:
     def __init__(self, plain: Client, tuned: Client) -> None:
         self._plain = plain
         self._tuned = tuned
-        # As a service has: what its calls learn of a method holds for later slices.
         self._services: dict[str, Integrations] = {}
         self._random = random.Random(1)  # noqa: S311 - no secret
 
@@ -104,7 +103,7 @@ class Load:
     def _call(self, wanted: Slice) -> Call:
         match wanted.kind:
             case "method":
-                service = self._services.setdefault(wanted.queue, Integrations(self._tuned, task_queue=wanted.queue))
+                service = self._service(wanted)
                 return lambda: service.call(MethodCall(method=wanted.method, **self._drawn(wanted)))
             case "method-alone":
                 return lambda: self._alone(wanted, self._drawn(wanted))
@@ -114,6 +113,12 @@ class Load:
         return lambda: client.execute_workflow(
             "BareCall", wanted.url, id=f"bare:{uuid.uuid4()}", task_queue=wanted.queue, result_type=dict
         )
+
+    def _service(self, wanted: Slice) -> Integrations:
+        """One client for all slices of one instance, as a service has: what it learned of a method holds. Of many
+        instances it would know a share that falls with their number, so there each slice begins anew."""
+        service = Integrations(self._tuned, task_queue=wanted.queue)
+        return service if len(wanted.instances) > 1 else self._services.setdefault(wanted.queue, service)
 
     def _drawn(self, wanted: Slice) -> dict[str, Any]:
         return {"instance_id": self._random.choice(wanted.instances), "params": {"id": 7}}
