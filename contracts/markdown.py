@@ -21,6 +21,8 @@ def plain(text: str) -> str:
 def code(text: str) -> str:
     """`text` as a code span (CommonMark §6.1), whatever backticks are in it."""
     line = _one_line(text)
+    if "`" not in line and line.strip():
+        return f"`{line}`"
     fence = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
     pad = " " if line.startswith("`") or line.endswith("`") or not line.strip() else ""
     return f"{fence}{pad}{line}{pad}{fence}"
@@ -44,4 +46,6 @@ def command(*words: str) -> str:
 
 
 def _one_line(text: str) -> str:
+    if text.isprintable():
+        return text
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split(" "))

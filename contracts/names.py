@@ -62,6 +62,7 @@ def activity_type(definition: str, method: str) -> str:
     return f"{definition}.{method}"
 
 
+_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _EXECUTIONS = uuid.UUID("8f6b1d5e-3a52-4f0e-9d39-6a1f3a2f7c10")
 
 
@@ -72,6 +73,8 @@ def execution_key(*parts: str) -> str:
 
 def is_uuid(text: str) -> bool:
     """Whether `text` parses as a UUID in any of its spellings (an instance's name must not)."""
+    if is_canonical_uuid(text):
+        return True
     try:
         uuid.UUID(text)
     except ValueError:
@@ -81,7 +84,7 @@ def is_uuid(text: str) -> bool:
 
 def is_canonical_uuid(text: str) -> bool:
     """Whether `text` is a UUID as we write them: lower case, with hyphens, without braces or `urn:`."""
-    return is_uuid(text) and str(uuid.UUID(text)) == text
+    return _CANONICAL_UUID.fullmatch(text) is not None
 
 
 def _canonical_uuid(text: str) -> str:

@@ -34,7 +34,20 @@ SELECT i.id, i.definition_id, i.name, i.config, i.status, i.error, i.created_at,
 """
 _READ = _SELECT.format(source="integrations.instances")
 _DELETED = EventDraft(EventType.DISCONNECTED, {"reason": "DELETED"})
-_CREDENTIAL = ", ".join(f"c.{name} AS credential_{name}" for name in CREDENTIAL_COLUMNS)
+_IDS = ("id", "instance_id")
+# Ids as text: psycopg makes a UUID of each, and for a call that is only to be made into text again.
+_CREDENTIAL = ", ".join(
+    f"c.{name}{'::text' if name in _IDS else ''} AS credential_{name}" for name in CREDENTIAL_COLUMNS
+)
+_FOR_CALL = f"""
+SELECT i.id::text, i.scope, i.name, i.definition_id::text, i.config, i.status, i.error, {_CREDENTIAL},
+       coalesce(r.sends, 0) AS refresh_sends, {HEALTH_COLUMNS}
+  FROM integrations.instances i
+  LEFT JOIN vault.credentials c ON c.instance_id = i.id
+  LEFT JOIN integrations.refresh_intents r ON r.instance_id = i.id AND r.generation = c.generation
+  {HEALTH_JOIN}
+ WHERE i.scope = %(scope)s AND i.{{key}} = %(reference)s
+"""
 
 
 @dataclass(frozen=True)
@@ -132,24 +145,17 @@ class Instances:
         Raises IntegrationError INSTANCE_NOT_FOUND.
         """
         row = await self._database.one(
-            f"""SELECT i.id, i.scope, i.name, i.definition_id, i.config, i.status, i.error, {_CREDENTIAL},
-                       coalesce(r.sends, 0) AS refresh_sends, {HEALTH_COLUMNS}
-                  FROM integrations.instances i
-                  LEFT JOIN vault.credentials c ON c.instance_id = i.id
-                  LEFT JOIN integrations.refresh_intents r
-                         ON r.instance_id = i.id AND r.generation = c.generation
-                  {HEALTH_JOIN}
-                 WHERE i.scope = %(scope)s AND i.{_key(reference)} = %(reference)s""",
+            _FOR_CALL.format(key=_key(reference)),
             {"scope": scope, "reference": reference, "method": method},
         )
         if row is None:
             raise not_found(reference)
         credential = {name: row[f"credential_{name}"] for name in CREDENTIAL_COLUMNS}
         return InstanceForCall(
-            id=str(row["id"]),
+            id=row["id"],
             scope=row["scope"],
             name=row["name"],
-            definition_id=str(row["definition_id"]),
+            definition_id=row["definition_id"],
             config=row["config"],
             status=IntegrationInstanceStatus(row["status"]),
             error=InstanceError.model_validate(row["error"]) if row["error"] else None,

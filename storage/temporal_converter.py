@@ -5,11 +5,21 @@ from __future__ import annotations
 import dataclasses
 
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
-from temporalio.converter import DataConverter
+from temporalio.converter import CompositePayloadConverter, DataConverter
 
 from integration_service.settings import Settings
 from integration_service.storage.vault.key_file import open_keyring
 from integration_service.storage.vault.payload_codec import with_payload_encryption
+
+_CONVERTERS = tuple(PydanticPayloadConverter().converters.values())
+
+
+class SharedPydanticConverter(PydanticPayloadConverter):
+    """Temporal's own, with what it has learned of types kept for all of a process: the SDK makes a converter for each
+    workflow, which would learn them anew."""
+
+    def __init__(self) -> None:
+        CompositePayloadConverter.__init__(self, *_CONVERTERS)
 
 
 def temporal_converter(settings: Settings, converter: DataConverter | None = None) -> DataConverter:
@@ -18,8 +28,9 @@ def temporal_converter(settings: Settings, converter: DataConverter | None = Non
     Raises IntegrationError where encryption is on and its key set is missing or cannot be read.
     """
     spoken = converter or pydantic_data_converter
-    if not issubclass(spoken.payload_converter_class, PydanticPayloadConverter):
-        spoken = dataclasses.replace(spoken, payload_converter_class=PydanticPayloadConverter)
+    kind = spoken.payload_converter_class
+    if kind is PydanticPayloadConverter or not issubclass(kind, PydanticPayloadConverter):
+        spoken = dataclasses.replace(spoken, payload_converter_class=SharedPydanticConverter)
     source = settings.payload_key_source()
     provider = None if source is None else open_keyring(source)
     return with_payload_encryption(spoken, provider, encrypts=settings.payload_encryption)

@@ -14,6 +14,8 @@ SHORTEST_INSIDE = 6
 
 def redact(data: Any, secrets: tuple[str, ...]) -> tuple[Any, int]:
     """`data` without the secrets, and how many bytes of JSON it makes."""
+    if not data and not isinstance(data, int | float):
+        return data, len(to_json(data))  # null, [], {} and "" hold none
     if isinstance(data, dict) and isinstance(data.get("$binary"), str):
         data = {**data, "$binary": _bytes(data["$binary"], secrets)}
     encoded = to_json(data)

@@ -124,7 +124,7 @@ class Sender:
         within = min(timedelta(milliseconds=method.effective_timeout_ms), attempt.time_left() - FOR_THE_REST)
         if within <= timedelta(0):
             raise IntegrationError(ErrorCode.TIMEOUT, "no time was left to send the request")
-        host = host_of(request.url)
+        host = host_of(request)
         health = target.instance.health
         admission = await self._breakers.admit(target.instance.id, host, health.breaker(host), within=within)
         failed: bool | None = None

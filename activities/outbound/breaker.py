@@ -20,7 +20,7 @@ from typing import Literal
 
 import httpx2
 
-from integration_service.activities.outbound.messages import InboundResponse
+from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
 from integration_service.activities.outbound.transport import SendFailed
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.contracts.wire import format_time
@@ -217,10 +217,10 @@ class Breakers:
         )
 
 
-def host_of(url: str) -> str:
+def host_of(request: OutboundRequest) -> str:
     """The host and port that a breaker stands for, lower case. Raises IntegrationError VALIDATION_ERROR."""
     try:
-        parsed = httpx2.URL(url)
+        parsed = request.parsed_url
     except httpx2.InvalidURL:
         raise IntegrationError(ErrorCode.VALIDATION_ERROR, "no URL that can be called", path="baseUrl") from None
     return f"{parsed.raw_host.decode().lower()}:{parsed.port or _PORTS.get(parsed.scheme, 0)}"

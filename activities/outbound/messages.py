@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Self
+
+import httpx2
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,11 @@ class OutboundRequest:
     secret_headers: frozenset[str] = frozenset()
     follow_redirects: bool = True
     """Whether a GET or HEAD goes where it is sent; what holds a secret in its URL or body does not."""
+
+    @cached_property
+    def parsed_url(self) -> httpx2.URL:
+        """The URL as it is read when it is dialled. Raises httpx2.InvalidURL."""
+        return httpx2.URL(self.url)
 
     def header(self, name: str) -> str | None:
         """The header of that name, in any case."""

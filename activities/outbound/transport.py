@@ -26,6 +26,9 @@ _YOUNG = timedelta(seconds=1)
 one that closes while the request is on its way leaves it open whether it arrived (RFC 9112 §9.3.1)."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _FOLLOWED = frozenset({"GET", "HEAD"})
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+"""An empty body of theirs has a length too (RFC 9110 §8.6)."""
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
 _LAST_PORT = 65535
 _PORTS = {"http": 80, "https": 443}
 # Whoever put them there: they never go to another origin.
@@ -118,25 +121,14 @@ class Transport:
         pool = self._pools.get(once)
         if pool is None:
             raise RuntimeError("the transport is not open")
-        built = httpx2.Request(
-            request.method,
-            _url(request.url),
-            headers=_encoded(request.headers),
-            content=request.body,
-            extensions={"trace": progress.trace},
-        )
+        url = _url(request.parsed_url)
         raw = await pool.handle_async_request(
             httpcore2.Request(
-                method=built.method,
-                url=httpcore2.URL(
-                    scheme=built.url.raw_scheme,
-                    host=built.url.raw_host,
-                    port=built.url.port,
-                    target=built.url.raw_path,
-                ),
-                headers=built.headers.raw,
-                content=built.stream,
-                extensions=built.extensions,
+                method=request.method,
+                url=httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                headers=_headers(request, url),
+                content=request.body or b"",
+                extensions={"trace": progress.trace},
             )
         )
         try:
@@ -158,10 +150,14 @@ class Transport:
 _DEFAULT_HEADERS = (("Accept-Encoding", "gzip, deflate"), ("User-Agent", "integration-service"))
 
 
-def _encoded(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
-    given = {name.lower() for name, _ in headers}
+def _headers(request: OutboundRequest, url: httpx2.URL) -> list[tuple[bytes, bytes]]:
+    """The request's own, and what it does not bring of our defaults and of HTTP/1.1 (RFC 9112 §3.2, §6.2)."""
+    given = {name.lower() for name, _ in request.headers}
     defaults = [(name, value) for name, value in _DEFAULT_HEADERS if name.lower() not in given]
-    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in (*headers, *defaults)]
+    if given.isdisjoint(_FRAMING) and (request.body or request.method in _WITH_BODY):
+        defaults.append(("Content-Length", str(len(request.body or b""))))
+    encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in (*request.headers, *defaults)]
+    return encoded if "host" in given else [(b"Host", url.netloc), *encoded]
 
 
 class _Progress:
@@ -192,7 +188,7 @@ def _text(value: bytes) -> str:
 def _redirected(request: OutboundRequest, location: str) -> OutboundRequest:
     """The request to where it is sent. Raises httpx2.InvalidURL, or IntegrationError EGRESS_DENIED."""
     # One parser for what is compared and what is dialled: where two read a URL apart, credentials leak.
-    source = _url(request.url)
+    source = _url(request.parsed_url)
     target = _url(source.join(location))
     if target.scheme not in ("http", "https"):
         raise IntegrationError(ErrorCode.EGRESS_DENIED, "a redirect leads to something that is not HTTP")

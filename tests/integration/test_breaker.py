@@ -22,7 +22,7 @@ from integration_service.activities.outbound.breaker import (
     has_failed,
     host_of,
 )
-from integration_service.activities.outbound.messages import InboundResponse
+from integration_service.activities.outbound.messages import InboundResponse, OutboundRequest
 from integration_service.activities.outbound.transport import SendFailed
 from integration_service.contracts.errors import Decision, ErrorCode, IntegrationError
 from integration_service.devstack.stack import Stack
@@ -352,7 +352,7 @@ async def test_breakers_that_nobody_asks_for_are_forgotten(workers: list[Worker]
     ],
 )
 def test_a_breaker_stands_for_host_and_port(url: str, host: str) -> None:
-    assert host_of(url) == host
+    assert host_of(OutboundRequest("GET", url)) == host
 
 
 def test_connection_timeout_and_5xx_are_failures() -> None:
