@@ -15,6 +15,7 @@ from integration_service.contracts.names import (
     SemVer,
     Uuid,
     execution_key,
+    is_canonical_uuid,
     is_prerelease,
     is_uuid,
     semver_key,
@@ -135,6 +136,9 @@ def test_a_scope_is_never_empty_nor_longer_than_its_column_takes(text: str) -> N
 def test_any_spelling_of_a_uuid_is_told_from_a_name(value: uuid.UUID) -> None:
     assert all(is_uuid(text) for text in (str(value), str(value).upper(), value.hex, value.urn))
     assert not is_uuid(f"{value} again")
+    assert is_canonical_uuid(str(value))
+    others = {str(value).upper(), value.hex, value.urn, f"{{{value}}}", f"{value}\n", f" {value}"} - {str(value)}
+    assert not any(is_canonical_uuid(text) for text in others)
 
 
 def test_an_execution_key_is_the_same_for_the_same_execution_only() -> None:

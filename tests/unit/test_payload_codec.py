@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from uuid import UUID
 
 import pytest
 from temporalio.api.common.v1 import Payload
 from temporalio.api.failure.v1 import Failure
+from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.converter import DataConverter, DefaultFailureConverter, PayloadCodec
 from temporalio.exceptions import ApplicationError
 
@@ -114,6 +116,25 @@ def test_applied_twice_it_is_there_once_and_one_that_only_opens_learns_to_encryp
     assert isinstance(codec, PayloadEncryption)
     assert codec.encrypts
     assert codec.inner is None
+
+
+def test_what_was_learned_of_a_type_serves_every_workflow_of_a_process() -> None:
+    """The SDK makes a converter for each workflow."""
+    converter = temporal_converter(_settings())
+    first, second = converter.payload_converter_class(), converter.payload_converter_class()
+    assert isinstance(first, PydanticPayloadConverter)
+    assert isinstance(second, PydanticPayloadConverter)
+    assert first.converters[b"json/plain"] is second.converters[b"json/plain"]
+    value = {"a": [1, None, "ü"], "b": UUID(int=7)}
+    assert first.to_payloads([value, None, b"raw"]) == PydanticPayloadConverter().to_payloads([value, None, b"raw"])
+
+
+def test_a_users_own_pydantic_converter_stays() -> None:
+    class Theirs(PydanticPayloadConverter):
+        pass
+
+    theirs = dataclasses.replace(DataConverter.default, payload_converter_class=Theirs)
+    assert temporal_converter(_settings(), theirs).payload_converter_class is Theirs
 
 
 async def test_failures_show_their_type_and_nothing_else() -> None:

@@ -107,6 +107,12 @@ def test_without_secrets_data_is_the_same_object() -> None:
     assert size == len('{"a":[1,"ü"]}'.encode())
 
 
+@pytest.mark.parametrize("data", [None, [], {}, "", False, 0, 0.0])
+def test_nothing_is_still_measured_and_a_number_may_be_a_secret(data: Any) -> None:
+    assert redact(data, of(SECRET)) == (data, len(json.dumps(data)))
+    assert redact(0, ("0",))[0] == REDACTED
+
+
 @pytest.mark.parametrize("data", [{"a": "\ud800"}, ["\udfff x"], {"\ud83d": 1}, {"fine": "\U0001f600"}])
 def test_a_lone_surrogate_in_an_answer_breaks_nothing(data: Any) -> None:
     # Half a pair, as an escape, is JSON by its grammar (RFC 8259 §8.2), so an upstream may send it.

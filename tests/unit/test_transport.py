@@ -56,6 +56,30 @@ async def test_a_request_arrives_as_it_was_built(transport: Transport, upstream:
     assert seen.headers["x-note"] == "hi"
 
 
+@pytest.mark.parametrize(
+    ("method", "body", "length"),
+    [
+        ("GET", None, None),
+        ("HEAD", None, None),
+        ("OPTIONS", b"", None),
+        ("DELETE", b"body", "4"),
+        ("GET", b"body", "4"),
+        ("POST", None, "0"),
+        ("PUT", b"", "0"),
+        ("PATCH", "größe".encode(), "7"),
+    ],
+)
+async def test_a_request_says_where_it_goes_and_how_long_it_is(
+    transport: Transport, upstream: Upstream, method: str, body: bytes | None, length: str | None
+) -> None:
+    await transport.send(get(f"{upstream.url}/x", method, body=body), within=PATIENCE)
+    (seen,) = upstream.seen
+    assert seen.headers["host"] == upstream.url.removeprefix("http://")
+    assert seen.headers.get("content-length") == length
+    assert "transfer-encoding" not in seen.headers
+    assert seen.body == (body or b"")
+
+
 async def test_what_must_not_be_sent_twice_takes_no_connection_that_was_idle(upstream: Upstream) -> None:
     """The server may be closing it at that very moment."""
     ports: list[int] = []
