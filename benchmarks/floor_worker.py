@@ -14,13 +14,15 @@ from temporalio.worker import Worker
 
 from benchmarks.bare_call import BareCall, Fetch
 from benchmarks.tuning import TUNED_CLIENT, tuned_worker
+from integration_service.telemetry.core import Core
 
 
 async def _serve(kind: str, address: str, queue: str) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     tuned = kind == "tuned"
-    client = await Client.connect(address, **(TUNED_CLIENT if tuned else {}))
+    client_settings: dict[str, Any] = {**TUNED_CLIENT, "runtime": Core(metrics=True).runtime} if tuned else {}
+    client = await Client.connect(address, **client_settings)
     settings: dict[str, Any] = tuned_worker() if tuned else {}
     async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
         fetch = Fetch(http, "benchmark-key")

@@ -19,8 +19,9 @@ _INTRODUCTION = """\
 
 A method call is compared with a **bare workflow**: one activity that makes the same httpx2 call to the same upstream,
 on the same server, with nothing around it. It comes in two forms. The *naive floor* has the SDK's defaults. The *tuned
-floor* has the settings of our own worker: no sandbox, uvloop, pollers that scale, no compression on the way to
-Temporal, the same converter. Neither has credentials, schemas, limits, a log, or a retry that knows what it repeats.
+floor* has the settings of our own worker: no sandbox, uvloop, pollers that scale, slots by memory, Temporal's metrics,
+no compression on the way to Temporal, the same converter. Neither has credentials, schemas, limits, a log, or a retry
+that knows what it repeats.
 Our calls come from one Python client, which after the first one of an instance starts them with their search
 attributes and their method's [plan](calling.md#plans).
 
