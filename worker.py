@@ -15,6 +15,7 @@ from integration_service.activities.capacity import Capacity
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.plugin import IntegrationClientPlugin, IntegrationPlugin
 from integration_service.settings import Settings, temporal_config
+from integration_service.storage.temporal_converter import SHARED_DATA_CONVERTER
 from integration_service.telemetry.logs import configure_logs
 from integration_service.telemetry.process import Telemetry
 
@@ -55,6 +56,7 @@ async def _connect(settings: Settings, telemetry: Telemetry) -> Client:
     try:
         return await Client.connect(
             **config,
+            data_converter=SHARED_DATA_CONVERTER,
             plugins=[IntegrationClientPlugin(settings)],
             interceptors=telemetry.interceptors,
             runtime=telemetry.runtime,

@@ -42,7 +42,7 @@ class Parts:
         self._scene = stage
         self._quick = quick
         self._rounds, self._seconds = (3, 1.5) if quick else (15, 3.0)
-        self._stage_calls = 200 if quick else 1000
+        self._stage_calls = 200 if quick else 2000
 
     async def calls(self) -> Any:
         sides = workflow_sides(self._scene)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from temporalio.client import GrpcCompression
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import UnsandboxedWorkflowRunner
 
 from integration_service.activities.capacity import Capacity
 from integration_service.settings import Settings
-from integration_service.storage.temporal_converter import SharedPydanticConverter
+from integration_service.storage.temporal_converter import SHARED_DATA_CONVERTER
 
-TUNED_CLIENT: dict[str, Any] = {
-    "data_converter": dataclasses.replace(pydantic_data_converter, payload_converter_class=SharedPydanticConverter),
-    "grpc_compression": GrpcCompression.NONE,
-}
+TUNED_CLIENT: dict[str, Any] = {"data_converter": SHARED_DATA_CONVERTER, "grpc_compression": GrpcCompression.NONE}
 
 
 def tuned_worker() -> dict[str, Any]:

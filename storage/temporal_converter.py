@@ -16,10 +16,14 @@ _CONVERTERS = tuple(PydanticPayloadConverter().converters.values())
 
 class SharedPydanticConverter(PydanticPayloadConverter):
     """Temporal's own, with what it has learned of types kept for all of a process: the SDK makes a converter for each
-    workflow, which would learn them anew."""
+    workflow, which would learn them anew. Only for a process whose workflows run outside the sandbox: inside, each of
+    them imports types of its own, and all of those would be kept."""
 
     def __init__(self) -> None:
         CompositePayloadConverter.__init__(self, *_CONVERTERS)
+
+
+SHARED_DATA_CONVERTER = dataclasses.replace(pydantic_data_converter, payload_converter_class=SharedPydanticConverter)
 
 
 def temporal_converter(settings: Settings, converter: DataConverter | None = None) -> DataConverter:
@@ -28,9 +32,8 @@ def temporal_converter(settings: Settings, converter: DataConverter | None = Non
     Raises IntegrationError where encryption is on and its key set is missing or cannot be read.
     """
     spoken = converter or pydantic_data_converter
-    kind = spoken.payload_converter_class
-    if kind is PydanticPayloadConverter or not issubclass(kind, PydanticPayloadConverter):
-        spoken = dataclasses.replace(spoken, payload_converter_class=SharedPydanticConverter)
+    if not issubclass(spoken.payload_converter_class, PydanticPayloadConverter):
+        spoken = dataclasses.replace(spoken, payload_converter_class=PydanticPayloadConverter)
     source = settings.payload_key_source()
     provider = None if source is None else open_keyring(source)
     return with_payload_encryption(spoken, provider, encrypts=settings.payload_encryption)

@@ -17,7 +17,7 @@ from temporalio.exceptions import ApplicationError
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.plugin import IntegrationClientPlugin, IntegrationPlugin
 from integration_service.settings import Settings
-from integration_service.storage.temporal_converter import temporal_converter
+from integration_service.storage.temporal_converter import SHARED_DATA_CONVERTER, temporal_converter
 from integration_service.storage.vault.keyring import KeyRef, Keyring, generate_keyring
 from integration_service.storage.vault.payload_codec import PayloadEncryption
 
@@ -120,13 +120,21 @@ def test_applied_twice_it_is_there_once_and_one_that_only_opens_learns_to_encryp
 
 def test_what_was_learned_of_a_type_serves_every_workflow_of_a_process() -> None:
     """The SDK makes a converter for each workflow."""
-    converter = temporal_converter(_settings())
+    converter = temporal_converter(_settings(), SHARED_DATA_CONVERTER)
     first, second = converter.payload_converter_class(), converter.payload_converter_class()
     assert isinstance(first, PydanticPayloadConverter)
     assert isinstance(second, PydanticPayloadConverter)
     assert first.converters[b"json/plain"] is second.converters[b"json/plain"]
     value = {"a": [1, None, "ü"], "b": UUID(int=7)}
     assert first.to_payloads([value, None, b"raw"]) == PydanticPayloadConverter().to_payloads([value, None, b"raw"])
+
+
+def test_in_a_sandbox_nothing_is_kept_of_a_workflows_own_types() -> None:
+    converter = temporal_converter(_settings())
+    first, second = converter.payload_converter_class(), converter.payload_converter_class()
+    assert isinstance(first, PydanticPayloadConverter)
+    assert isinstance(second, PydanticPayloadConverter)
+    assert first.converters[b"json/plain"] is not second.converters[b"json/plain"]
 
 
 def test_a_users_own_pydantic_converter_stays() -> None:
