@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import psycopg
 from psycopg import sql
@@ -56,15 +56,14 @@ class Explained(Database):
     def __init__(self, url: str) -> None:
         super().__init__(url, max_connections=2)
         self.scans: list[Scan] = []
+        self._listened: WeakSet[Connection] = WeakSet()
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        async with super().connection() as connection:
+    async def _alive(self) -> Connection:
+        connection = await super()._alive()
+        if connection not in self._listened:
+            self._listened.add(connection)
             connection.add_notice_handler(self._keep)
-            try:
-                yield connection
-            finally:
-                connection.remove_notice_handler(self._keep)
+        return connection
 
     def _keep(self, told: psycopg.errors.Diagnostic) -> None:
         _, plan, text = (told.message_primary or "").partition("plan:\n")

@@ -14,6 +14,9 @@ SCOPES = 200
 _ENVELOPE = "envelope_version, suite, key_id, key_version, wrapped_key, commitment, nonce, ciphertext"
 _VALUES = "1, 1, 'kek-old', 1, '\\x00'::bytea, '\\x00'::bytea, '\\x00'::bytea, '\\x00'::bytea"
 _ID = "('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid"
+# A second apart, but none in last month: its partition is not there, and a new month's few rows would be read whole.
+_OF_THIS_MONTH = """greatest(now() - make_interval(secs => n),
+                            date_trunc('month', now(), 'UTC') + make_interval(secs => n * 0.000001))"""
 _MANY = f"generate_series(1, {INSTANCES}) AS n"
 _SOME = f"generate_series(1, {INSTANCES // 4}) AS n"
 
@@ -61,7 +64,7 @@ STATEMENTS = (
          WHERE s.scope < 's2'""",
     f"""INSERT INTO audit.executions (scheduled_at, execution_key, attempt, scope, instance_id, definition,
                                       definition_version, method, status, duration_ms, request_bytes, response_bytes)
-        SELECT now() - make_interval(secs => n), gen_random_uuid(), 1, 's' || n % {SCOPES}, {_ID}, 'd1', '1.0.0', 'get',
+        SELECT {_OF_THIS_MONTH}, gen_random_uuid(), 1, 's' || n % {SCOPES}, {_ID}, 'd1', '1.0.0', 'get',
                'SUCCEEDED', 1, 1, 1 FROM {_MANY}""",
     f"""INSERT INTO audit.decrypts (opened_at, kind, scope, instance_id, subject, key_id, key_version, reason, worker,
                                     activity_type, activity_id, attempt)
