@@ -142,17 +142,16 @@ async def _measure(calls: int, instance: str, methods: list[str]) -> dict[str, d
     async with parts.opened():
         for method in methods:
             await _run(parts, clock, client, instance, method, calls // BATCHES + 10)
-            batches = []
+            batches, children = [], _children_s()
             for _ in range(BATCHES):
                 clock.reset()
-                children = _children_s()
                 await _run(parts, clock, client, instance, method, calls // BATCHES)
                 del clock.spent[_SDK]
-                batches.append((clock.spent.copy(), _children_s() - children))
-            # By this process's own clock: the children's counts in hundredths of a second.
-            spent, transforms = min(batches, key=lambda batch: batch[0].total())
-            spent["transform"] += transforms  # type: ignore[assignment]
-            found[method] = {stage: seconds * 1000 * BATCHES / calls for stage, seconds in spent.items()}
+                batches.append(clock.spent.copy())
+            cheapest = min(batches, key=Counter.total)
+            # Of the children all batches: their clock counts in hundredths of a second.
+            cheapest["transform"] += (_children_s() - children) / BATCHES  # type: ignore[assignment]
+            found[method] = {stage: spent * 1000 * BATCHES / calls for stage, spent in cheapest.items()}
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from temporalio import workflow
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
 from temporalio.converter import CompositePayloadConverter, DataConverter
 
@@ -16,11 +17,14 @@ _CONVERTERS = tuple(PydanticPayloadConverter().converters.values())
 
 class SharedPydanticConverter(PydanticPayloadConverter):
     """Temporal's own, with what it has learned of types kept for all of a process: the SDK makes a converter for each
-    workflow, which would learn them anew. Only for a process whose workflows run outside the sandbox: inside, each of
-    them imports types of its own, and all of those would be kept."""
+    workflow, which would learn them anew. In the sandbox it is one a workflow: there each workflow imports types of its
+    own, and all of those would be kept."""
 
     def __init__(self) -> None:
-        CompositePayloadConverter.__init__(self, *_CONVERTERS)
+        if workflow.unsafe.in_sandbox():
+            super().__init__()
+        else:
+            CompositePayloadConverter.__init__(self, *_CONVERTERS)
 
 
 SHARED_DATA_CONVERTER = dataclasses.replace(pydantic_data_converter, payload_converter_class=SharedPydanticConverter)

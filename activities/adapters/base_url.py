@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from urllib.parse import urlsplit
 
 from integration_service.activities.url_template import UrlTemplate
@@ -27,7 +26,6 @@ class BaseUrl:
         return url
 
 
-@lru_cache(maxsize=1024)
 def _check(url: str) -> None:
     try:
         parts = urlsplit(url)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 import pytest
+from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.api.failure.v1 import Failure
 from temporalio.contrib.pydantic import PydanticPayloadConverter
@@ -22,6 +23,14 @@ from integration_service.storage.vault.keyring import KeyRef, Keyring, generate_
 from integration_service.storage.vault.payload_codec import PayloadEncryption
 
 SECRET = Payload(metadata={"encoding": b"json/plain"}, data=b'"planted value"')
+
+
+@pytest.fixture
+def sandboxed_thread() -> Iterator[None]:
+    """As Temporal's sandbox marks the thread in which it makes and runs a workflow."""
+    workflow.unsafe._set_in_sandbox(True)
+    yield
+    workflow.unsafe._set_in_sandbox(False)
 
 
 def _encryption(text: str | None = None, *, encrypts: bool = True) -> PayloadEncryption:
@@ -129,8 +138,8 @@ def test_what_was_learned_of_a_type_serves_every_workflow_of_a_process() -> None
     assert first.to_payloads([value, None, b"raw"]) == PydanticPayloadConverter().to_payloads([value, None, b"raw"])
 
 
-def test_in_a_sandbox_nothing_is_kept_of_a_workflows_own_types() -> None:
-    converter = temporal_converter(_settings())
+def test_in_the_sandbox_nothing_is_kept_of_a_workflows_own_types(sandboxed_thread: None) -> None:
+    converter = temporal_converter(_settings(), SHARED_DATA_CONVERTER)
     first, second = converter.payload_converter_class(), converter.payload_converter_class()
     assert isinstance(first, PydanticPayloadConverter)
     assert isinstance(second, PydanticPayloadConverter)
