@@ -6,6 +6,7 @@ import os
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.requests import Request
@@ -187,10 +188,15 @@ async def test_oauth_goes_through_the_provider_and_comes_back(world: World, keyr
             await page.click("button")
             await page.shows("enter the code")
             code = str(await page.evaluate("document.querySelector('.code').innerText"))
-            # Not entered yet: the page shows the code again.
+            # Not entered yet: the page shows the code again. It is another document, without the mark.
+            await page.evaluate("document.title = 'seen'")
             await page.click("a.button")
+
+            async def shown_again() -> Any:
+                return await page.evaluate("document.title != 'seen' && document.querySelector('main a')?.href")
+
+            shown = str(await eventually(shown_again))
             await page.shows(code)
-            shown = str(await page.evaluate("document.querySelector('main a').href"))
             await identity.approve_device(shown, code)
 
             async def is_connected() -> bool:
