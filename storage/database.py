@@ -114,7 +114,7 @@ class Database:
 
     async def all(self, query: str, parameters: dict[str, Any] | None = None) -> list[DictRow]:
         """Every row of a single statement; none of one that returns none."""
-        # Two of these are a third of what a call costs its worker: no context manager that can be spared.
+        # Two of these are a third of an attempt's CPU: no context manager that can be spared.
         with _translated():
             connection = await self._alive()
             try:
