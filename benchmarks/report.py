@@ -127,7 +127,7 @@ def _stages(found: Any) -> str:
             f"Milliseconds of a call on Python {found['python']}, its activity run alone in a process, one call after"
             "\nthe other. The service's own pipeline is to take less than 2 ms, the HTTP client left out. `limited`"
             "\nhas a rate limit, `mapped` two transforms, with the mean of what the sandbox process spends on them. Of"
-            "\nall else the cheapest of ten batches stands here: what disturbs a processor makes work dearer, never cheaper."
+            "\nall else the cheapest of ten batches stands here: disturbance makes work dearer, never cheaper."
             "\n",
             _table(("method", *STAGES, "ours", HTTP), rows),
         ]
