@@ -44,6 +44,7 @@ from integration_service.plugin import IntegrationClientPlugin
 from integration_service.settings import Settings, temporal_config
 from integration_service.storage.credentials import Credentials
 from integration_service.storage.instances import Instances
+from integration_service.worker import event_loop
 
 STAGES = ("load", "decrypt", "validate", "transform", "build", "limit", "send", "parse", "cache", "audit", "rest")
 """In the order of a call. `rest` is what holds them together: reading the input, the heartbeat, the result."""
@@ -187,5 +188,6 @@ def _children_s() -> float:
 
 
 if __name__ == "__main__":
-    measured = asyncio.run(_measure(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        measured = runner.run(_measure(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))
     sys.stdout.write(json.dumps({"python": platform.python_version(), "methods": measured}) + "\n")

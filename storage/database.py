@@ -15,6 +15,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from integration_service.contracts.errors import ErrorCode, IntegrationError
+from integration_service.storage.round_trip import SET_SCOPE, rows_in_scope
 
 Connection = psycopg.AsyncConnection[DictRow]
 
@@ -31,7 +32,6 @@ _OPTIONS = {
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 _scope: ContextVar[str | None] = ContextVar("scope", default=None)
-_SET_SCOPE = b"SELECT set_config('integrations.scope', %s, true)"
 
 
 @contextmanager
@@ -104,7 +104,7 @@ class Database:
             else:
                 async with connection.pipeline():
                     await opened.enter_async_context(connection.transaction())
-                    await connection.execute(_SET_SCOPE, (scope,))
+                    await connection.execute(SET_SCOPE.encode(), {"scope": scope})
             yield connection
 
     async def one(self, query: str, parameters: dict[str, Any]) -> DictRow | None:
@@ -118,13 +118,9 @@ class Database:
         with _translated():
             connection = await self._alive()
             try:
-                if (scope := _scope.get()) is None:
-                    cursor = await connection.execute(query.encode(), parameters)
-                else:
-                    # What is sent up to one Sync is one transaction, and one round trip.
-                    async with connection.pipeline():
-                        await connection.execute(_SET_SCOPE, (scope,))
-                        cursor = await connection.execute(query.encode(), parameters)
+                if (scope := _scope.get()) is not None:
+                    return await rows_in_scope(scope, connection, query, parameters or {})
+                cursor = await connection.execute(query.encode(), parameters)
                 # Not `description`: that makes an object of each column.
                 return await cursor.fetchall() if cursor.rownumber is not None else []
             finally:
