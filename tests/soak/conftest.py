@@ -16,7 +16,7 @@ from tests.soak.workers import Workers
 
 Provide = Callable[..., Awaitable[Identity]]
 Measured = Callable[[str], None]
-_measured: list[str] = []
+_MEASURED = "measured"
 _IN_EVERY_RUN = ("test_effects.py",)
 """All short forms together take ten minutes, which a run has not."""
 
@@ -38,9 +38,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _measured:
-        terminalreporter.section("measured")
-    for line in _measured:
+    # Told by the reports: those who measured may have been other processes.
+    reports = (one for of_an_outcome in terminalreporter.stats.values() for one in of_an_outcome)
+    lines = [
+        f"{report.nodeid.rpartition('::')[2]}: {line}"
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, line in report.user_properties
+        if name == _MEASURED
+    ]
+    if lines:
+        terminalreporter.section(_MEASURED)
+    for line in lines:
         terminalreporter.write_line(line)
 
 
@@ -53,7 +62,7 @@ def full(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Measured:
     """Says a figure at the end of the run."""
-    return lambda line: _measured.append(f"{request.node.name}: {line}")
+    return lambda line: request.node.user_properties.append((_MEASURED, line))
 
 
 @pytest.fixture
