@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import select
 from collections.abc import AsyncIterator, Iterator
@@ -26,6 +27,7 @@ _OPTIONS = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 2,
+    "client_encoding": "UTF8",
     "options": "-c statement_timeout=15000 -c timezone=UTC",
 }
 # The pool retries on its own and says so at WARNING for each try; callers already get UNAVAILABLE.
@@ -41,6 +43,8 @@ def within_scope(scope: str) -> Iterator[None]:
 
     It costs no round trip, lasts for one transaction, and so is safe behind a pooler.
     """
+    if not scope:
+        raise ValueError("a scope has a name: without one the database shows every scope")
     token = _scope.set(scope)
     try:
         yield
@@ -92,7 +96,7 @@ class Database:
             try:
                 yield connection
             finally:
-                await self._pool.putconn(connection)
+                await self._put_back(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -124,7 +128,7 @@ class Database:
                 # Not `description`: that makes an object of each column.
                 return await cursor.fetchall() if cursor.rownumber is not None else []
             finally:
-                await self._pool.putconn(connection)
+                await self._put_back(connection)
 
     async def _alive(self) -> Connection:
         """One of the pool's, whoever takes it puts it back."""
@@ -132,9 +136,13 @@ class Database:
         while _is_dead(connection):
             # Put back closed, so that the pool makes another in its place.
             await connection.close()
-            await self._pool.putconn(connection)
+            await self._put_back(connection)
             connection = await self._pool.getconn()
         return connection
+
+    async def _put_back(self, connection: Connection) -> None:
+        # Where others wait for one it waits for them; cancelled there, the pool would never see it again.
+        await asyncio.shield(self._pool.putconn(connection))
 
 
 def _is_dead(connection: Connection) -> bool:

@@ -10,32 +10,38 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import count
+from hashlib import sha256
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import psycopg
-from psycopg import generators
-from psycopg.abc import Buffer, PQGen
+from psycopg import abc, generators
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.pq import ConnStatus, ExecStatus, Format
+from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import DictRow
 
 SET_SCOPE = "SELECT set_config('integrations.scope', %(scope)s, true)"
 
+KEPT = 200
+"""So many statements a server keeps prepared for a connection, then it forgets them all. The service has dozens."""
+
 _PLACEHOLDER = re.compile(r"%(?:\((\w+)\)s|%)")
 _Key = tuple[bytes, tuple[int, ...]]
 """A statement and the types of its parameters: with a larger number it is another one to Postgres."""
 _kept: WeakKeyDictionary[psycopg.AsyncConnection[Any], dict[_Key, bytes]] = WeakKeyDictionary()
-"""The names of what the server keeps prepared for a connection. The statements are the code's own, some dozens."""
-_numbers = count()
+"""The names of what the server keeps prepared for a connection."""
+_STALE = (
+    psycopg.errors.InvalidSqlStatementName,  # deallocated meanwhile: by psycopg after a rollback, or by a pooler
+    psycopg.errors.DuplicatePreparedStatement,
+    psycopg.errors.FeatureNotSupported,  # a table has got another shape
+)
 
 
 class _Statement(NamedTuple):
     text: bytes
     types: tuple[int, ...]
-    values: Sequence[Buffer | None]
+    values: Sequence[abc.Buffer | None]
     formats: Sequence[Format] | None
 
 
@@ -45,25 +51,36 @@ async def rows_in_scope(
     """Every row of a single statement, in a transaction of its own that tells the database the scope first.
 
     `query` writes its parameters `%(name)s`, and a percent sign `%%`. The connection is nobody else's meanwhile, and
-    in no transaction. Raises psycopg's errors, as its cursors do.
+    in no transaction. Raises psycopg's errors, as its cursors do; the connection is then good, or closed.
     """
-    text, names = _numbered(query)
     transformer = Transformer(connection)
-    values = transformer.dump_sequence([parameters[name] for name in names], [PyFormat.AUTO] * len(names))
-    telling = _Statement(_numbered(SET_SCOPE)[0], (0,), [scope.encode()], None)
-    asking = _Statement(text, transformer.types or (), values, transformer.formats)
+    telling = _statement(transformer, SET_SCOPE, {"scope": scope})
+    asking = _statement(transformer, query, parameters)
     kept = _kept.setdefault(connection, {})
+    if len(kept) >= KEPT:
+        await _forget(connection, kept)
     try:
         result = await connection.wait(_exchange(connection.pgconn, (telling, asking), kept))
-    except psycopg.errors.InvalidSqlStatementName:
-        # Deallocated meanwhile: by psycopg after a rollback, or by a pooler. Nothing of the transaction is left.
-        kept.clear()
+    except _STALE:
+        # Nothing of the transaction is left.
+        await _forget(connection, kept)
         result = await connection.wait(_exchange(connection.pgconn, (telling, asking), kept))
     if result.status != ExecStatus.TUPLES_OK:
         return []
     transformer.set_pgresult(result)
     columns = [(result.fname(number) or b"").decode() for number in range(result.nfields)]
     return transformer.load_rows(0, result.ntuples, lambda row: dict(zip(columns, row, strict=True)))
+
+
+async def _forget(connection: psycopg.AsyncConnection[Any], kept: dict[_Key, bytes]) -> None:
+    kept.clear()
+    await connection.execute(b"DEALLOCATE ALL")  # psycopg, seeing it, forgets its own too
+
+
+def _statement(transformer: abc.Transformer, query: str, parameters: Mapping[str, Any]) -> _Statement:
+    text, names = _numbered(query)
+    values = transformer.dump_sequence([parameters[name] for name in names], [PyFormat.AUTO] * len(names))
+    return _Statement(text, transformer.types or (), values, transformer.formats)
 
 
 @lru_cache(maxsize=1000)
@@ -78,39 +95,50 @@ def _numbered(query: str) -> tuple[bytes, tuple[str, ...]]:
     return _PLACEHOLDER.sub(number, query).encode(), tuple(numbers)
 
 
-def _exchange(pgconn: PGconn, statements: Sequence[_Statement], kept: dict[_Key, bytes]) -> PQGen[PGresult]:
-    """The last statement's result. Raises the first error, once everything is read and the connection good again."""
-    pgconn.enter_pipeline_mode()
+def _name(key: _Key) -> bytes:
+    """Of its content: whoever else prepares one of this name, through a pooler, prepares the same."""
+    return b"integrations_" + sha256(repr(key).encode()).hexdigest()[:32].encode()
+
+
+def _exchange(pgconn: PGconn, statements: Sequence[_Statement], kept: dict[_Key, bytes]) -> abc.PQGen[PGresult]:
+    """The last statement's result. Raises the first error, once all is read."""
+    error: psycopg.Error | None = None
     try:
-        heard: list[tuple[_Key, bytes] | None] = []
+        pgconn.enter_pipeline_mode()
+        said: list[_Key | None] = []
         for text, types, values, formats in statements:
-            name = kept.get((text, types))
+            key = (text, types)
+            name = kept.get(key)
             if name is None:
-                name = b"integrations_%d" % next(_numbers)
+                name = _name(key)
                 pgconn.send_prepare(name, text, types)
-                heard.append(((text, types), name))
+                said.append(key)
             pgconn.send_query_prepared(name, values, formats)
-            heard.append(None)
+            said.append(None)
         pgconn.pipeline_sync()
         yield from generators.send(pgconn)
-        error: psycopg.Error | None = None
-        for new in heard:
+        for new in said:
             result = yield from _next(pgconn)
             if result.status == ExecStatus.FATAL_ERROR:
                 error = error or psycopg.errors.error_from_result(result)
             elif new is not None and result.status == ExecStatus.COMMAND_OK:
-                kept.update([new])
-        last = result
-        yield from _next(pgconn)  # the Sync's
-    finally:
-        if pgconn.status == ConnStatus.OK:
-            pgconn.exit_pipeline_mode()
+                kept[new] = _name(new)
+        end = yield from _next(pgconn)
+        if end.status == ExecStatus.FATAL_ERROR:  # at the commit: what was deferred until then
+            error = error or psycopg.errors.error_from_result(end)
+            yield from _next(pgconn)
+        pgconn.exit_pipeline_mode()
+    except BaseException as broken:
+        pgconn.finish()
+        if error is not None and isinstance(broken, psycopg.Error):
+            raise error from None
+        raise
     if error is not None:
         raise error
-    return last
+    return result
 
 
-def _next(pgconn: PGconn) -> PQGen[PGresult]:
+def _next(pgconn: PGconn) -> abc.PQGen[PGresult]:
     results: list[PGresult] = yield from generators.fetch_many(pgconn)
     if not results:
         raise psycopg.OperationalError("the connection is lost")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import random
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -19,7 +21,7 @@ from psycopg.rows import dict_row
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.devstack.stack import Stack
 from integration_service.storage.database import Connection, Database, within_scope
-from integration_service.storage.round_trip import rows_in_scope
+from integration_service.storage.round_trip import KEPT, _kept, rows_in_scope
 
 _SEEN = "SELECT current_setting('integrations.scope', true) AS scope"
 _VALUES = st.one_of(
@@ -103,6 +105,29 @@ async def test_an_error_undoes_the_statement_and_leaves_the_connection(
     assert await rows_in_scope("ada", connection, "SELECT count(*) AS n FROM once", {}) == [{"n": 0}]
 
 
+async def test_an_error_at_the_commit_is_the_statements(connection: Connection) -> None:
+    await connection.execute(b"CREATE TEMPORARY TABLE late (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await rows_in_scope("ada", connection, "INSERT INTO late VALUES (1), (1) RETURNING n", {})
+    assert _is_good(connection)
+    assert await rows_in_scope("ada", connection, "SELECT n FROM late", {}) == []
+
+
+@pytest.mark.parametrize("scope", ["ada\0evil", "\0"])
+async def test_a_scope_is_taken_whole_or_not_at_all(connection: Connection, scope: str) -> None:
+    with pytest.raises(psycopg.DataError):
+        await rows_in_scope(scope, connection, _SEEN, {})
+    assert _is_good(connection)
+    with pytest.raises(ValueError, match="scope has a name"), within_scope(""):
+        pass
+
+
+async def test_what_cannot_be_read_to_its_end_closes_the_connection(connection: Connection) -> None:
+    with pytest.raises(psycopg.Error):
+        await rows_in_scope("ada", connection, "COPY (SELECT 1) TO STDOUT", {})
+    assert connection.closed
+
+
 async def test_a_parameter_that_is_missing_is_told_before_anything_is_sent(connection: Connection) -> None:
     with pytest.raises(KeyError, match="absent"):
         await rows_in_scope("ada", connection, "SELECT %(absent)s", {})
@@ -127,6 +152,32 @@ async def test_psycopg_forgets_them_all_after_a_rollback(connection: Connection)
     [left] = await (await connection.execute(query.encode(), {"ours": "integrations%"})).fetchall()
     assert left == {"n": 0}
     assert await rows_in_scope("ada", connection, query, {"ours": "integrations%"}) == [{"n": 2}]
+
+
+async def test_a_name_that_another_session_gave_is_taken_over(connection: Connection) -> None:
+    """As behind a pooler that does not know prepared statements."""
+    await rows_in_scope("ada", connection, _SEEN, {})
+    [[text, *_], *_] = _kept.pop(connection)
+    assert b"set_config" in text
+    assert await rows_in_scope("bob", connection, _SEEN, {}) == [{"scope": "bob"}]
+
+
+async def test_a_table_that_changes_its_shape_is_read_anew(connection: Connection) -> None:
+    await connection.execute(b"CREATE TEMPORARY TABLE shape AS SELECT 1 AS one")
+    for _ in range(2):
+        assert await rows_in_scope("ada", connection, "SELECT * FROM shape", {}) == [{"one": 1}]
+    await connection.execute(b"ALTER TABLE shape ADD COLUMN two int")
+    assert await rows_in_scope("ada", connection, "SELECT * FROM shape", {}) == [{"one": 1, "two": None}]
+
+
+async def test_a_connection_keeps_no_more_than_its_bound(connection: Connection) -> None:
+    count = "SELECT count(*) AS n FROM pg_prepared_statements"
+    most = 0
+    for number in range(KEPT + 50):
+        await rows_in_scope("ada", connection, f"SELECT {number} AS n", {})
+        [row] = await rows_in_scope("ada", connection, count, {})
+        most = max(most, row["n"])
+    assert KEPT - 2 <= most <= KEPT + 2
 
 
 async def test_each_statement_is_prepared_once(connection: Connection) -> None:
@@ -166,3 +217,23 @@ async def test_a_server_process_that_is_ended_is_unavailable_and_the_next_statem
                 await database.one("SELECT pg_terminate_backend(pg_backend_pid())", {})
             assert refused.value.code == ErrorCode.UNAVAILABLE
             assert await database.one(_SEEN, {}) == {"scope": "ada"}
+
+
+async def test_no_cancellation_loses_a_connection(stack: Stack) -> None:
+    """Wherever it comes: amid the statement, or while the connection goes back to a pool for which others wait."""
+    async with Database(stack.ready.database, max_connections=2) as database:
+
+        async def lane(chance: random.Random) -> None:
+            for _ in range(150):
+                with within_scope("ada"):
+                    one = asyncio.create_task(database.one(_SEEN, {}))
+                for _ in range(chance.randint(0, 30)):
+                    await asyncio.sleep(0)
+                one.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    assert await one == {"scope": "ada"}
+
+        await asyncio.gather(*(lane(random.Random(seed)) for seed in range(5)))
+        held = [database.connection() for _ in range(2)]
+        async with held[0] as first, held[1] as second:  # none is missing
+            assert first is not second
