@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import grimp
@@ -18,6 +20,17 @@ _CODE = sorted(
 )
 
 
+@pytest.fixture
+def loggers() -> Iterator[None]:
+    """As they were: the linter switches off every logger that it does not know."""
+    found = logging.root.manager.loggerDict.values()
+    were_on = [one for one in found if isinstance(one, logging.Logger) and not one.disabled]
+    yield
+    for one in were_on:
+        one.disabled = False
+
+
+@pytest.mark.usefixtures("loggers")
 def test_imports_run_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(_ROOT)
     monkeypatch.syspath_prepend(str(_ROOT / ".dev"))

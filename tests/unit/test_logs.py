@@ -31,8 +31,6 @@ def logged() -> Iterator[io.StringIO]:
     handlers, level = root.handlers[:], root.level
     stream = io.StringIO()
     configure_logs("json", stream=stream)
-    # A linter that ran in this process before has switched off every logger that it did not know.
-    logging.getLogger("asyncio").disabled = False
     yield stream
     logging.captureWarnings(False)
     root.handlers[:], sys.excepthook, threading.excepthook = handlers, hook, thread_hook
