@@ -127,8 +127,8 @@ def _stages(found: Any) -> str:
             f"Milliseconds of a call on Python {found['python']}, its activity run alone in a process, on the worker's"
             "\nevent loop, one call after the other. The service's own pipeline is to take less than 2 ms, the HTTP"
             "\nclient left out. `limited` has a rate limit, `mapped` two transforms, with the mean of what the sandbox"
-            "\nprocess spends on them. Of all else the cheapest of ten batches stands here: disturbance makes work"
-            "\ndearer, never cheaper."
+            "\nprocess spends on them. Of all else the cheapest of thirty batches stands here, ten in each of three"
+            "\nprocesses: disturbance makes work dearer, never cheaper."
             "\n",
             _table(("method", *STAGES, "ours", HTTP), rows),
         ]
