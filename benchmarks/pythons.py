@@ -21,7 +21,9 @@ def command() -> tuple[str, ...]:
 
 
 def _found() -> str | None:
-    """A program of that version, on the path or under pyenv."""
+    """A program of that version: the one that BENCH_PYTHON names, or one under pyenv or on the path."""
+    if named := os.environ.get("BENCH_PYTHON"):
+        return named
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     installed = sorted(pyenv.glob(f"{STAGES_ON}.*/bin/python{STAGES_ON}"))
     return str(installed[-1]) if installed else shutil.which(f"python{STAGES_ON}")
