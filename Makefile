@@ -9,7 +9,7 @@ fast: ## without what needs minutes
 soak: ## the heavy proofs whole: hours; docs/reliability.md has the figures
 	SOAK=1 uv run pytest tests/soak tests/workflows/test_refresh_oauth.py --soak
 
-bench: ## calls against bare Temporal: 20 minutes on a quiet machine, 5 with QUICK=1; writes docs/performance.md
+bench: ## calls against bare Temporal: three quarters of an hour, some minutes with QUICK=1; writes docs/performance.md
 	uv run --group bench python -m benchmarks $(if $(QUICK),--quick)
 
 bench-data: ## the same call among ten million rows

@@ -46,13 +46,14 @@ class Parts:
         self._scene = stage
         self._quick = quick
         self._rounds, self._seconds = (3, 1.5) if quick else (15, 3.0)
+        # Two alike are told apart to a twentieth or less: that takes more rounds.
+        self._rounds_of_alike = 3 * self._rounds
         self._stage_calls = 200 if quick else 2000
 
     async def calls(self) -> Any:
         sides, levels = workflow_sides(self._scene), []
         for callers in (1, _ASKED_FOR, 50):
-            # Alike to the naive floor: see `_amounts`.
-            rounds = 3 * self._rounds if callers == _ASKED_FOR else self._rounds
+            rounds = self._rounds_of_alike if callers == _ASKED_FOR else self._rounds
             levels += await compare(self._scene, sides, (callers,), rounds=rounds, seconds=self._seconds)
         return _plain(levels)
 
@@ -95,8 +96,7 @@ class Parts:
         return await measure_starts()
 
     async def _amounts(self, amounts: tuple[Amount, ...]) -> Any:
-        # Two alike are told apart to a twentieth: that takes more rounds than the factors of the floors.
-        level = await measure_amounts(self._scene, amounts, rounds=3 * self._rounds, seconds=self._seconds)
+        level = await measure_amounts(self._scene, amounts, rounds=self._rounds_of_alike, seconds=self._seconds)
         return [
             {
                 "title": amount.title,

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 STAGES_ON = "3.13"
+_NAMED = "BENCH_PYTHON"
 
 
 def command() -> tuple[str, ...]:
@@ -15,14 +16,15 @@ def command() -> tuple[str, ...]:
     Python where it is that one, or where there is no other."""
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
     found = _found()
-    if ours == STAGES_ON or found is None or shutil.which("uv") is None:
+    is_ours = ours == STAGES_ON and _NAMED not in os.environ
+    if is_ours or found is None or shutil.which("uv") is None:
         return (sys.executable,)
     return ("uv", "run", "--quiet", "--isolated", "--python", found, "python")
 
 
 def _found() -> str | None:
     """A program of that version: the one that BENCH_PYTHON names, or one under pyenv or on the path."""
-    if named := os.environ.get("BENCH_PYTHON"):
+    if named := os.environ.get(_NAMED):
         return named
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     installed = sorted(pyenv.glob(f"{STAGES_ON}.*/bin/python{STAGES_ON}"))

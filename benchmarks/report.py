@@ -129,7 +129,7 @@ def _stages(found: Any) -> str:
             "\nclient left out. `limited` has a rate limit, `mapped` two transforms, with the mean of what the sandbox"
             "\nprocess spends on them. Of all else the cheapest of thirty batches stands here, ten in each of three"
             "\nprocesses: disturbance makes work dearer, never cheaper. BENCH_PYTHON names the Python to take: what"
-            "\npyenv builds unasked lacks the profile-guided optimisation of the image's, and needs a third more."
+            "\npyenv builds unasked lacks the profile-guided optimisation of the image's, and needs up to a half more."
             "\n",
             _table(("method", *STAGES, "ours", HTTP), rows),
         ]

@@ -118,6 +118,9 @@ async def test_a_scope_is_taken_whole_or_not_at_all(connection: Connection, scop
     with pytest.raises(psycopg.DataError):
         await rows_in_scope(scope, connection, _SEEN, {})
     assert _is_good(connection)
+
+
+def test_a_scope_has_a_name() -> None:
     with pytest.raises(ValueError, match="scope has a name"), within_scope(""):
         pass
 
@@ -136,7 +139,6 @@ async def test_a_parameter_that_is_missing_is_told_before_anything_is_sent(conne
 
 @pytest.mark.parametrize("forget", [b"DEALLOCATE ALL", b"DISCARD ALL"])
 async def test_prepared_statements_that_are_gone_are_prepared_again(connection: Connection, forget: bytes) -> None:
-    await connection.execute(b"CREATE TABLE IF NOT EXISTS pg_temp.kept (n int)")
     query = "SELECT %(n)s::int AS n"
     for n in range(3):
         assert await rows_in_scope("ada", connection, query, {"n": n}) == [{"n": n}]
@@ -234,6 +236,5 @@ async def test_no_cancellation_loses_a_connection(stack: Stack) -> None:
                     assert await one == {"scope": "ada"}
 
         await asyncio.gather(*(lane(random.Random(seed)) for seed in range(5)))
-        held = [database.connection() for _ in range(2)]
-        async with held[0] as first, held[1] as second:  # none is missing
+        async with database.connection() as first, database.connection() as second:  # none is missing
             assert first is not second
