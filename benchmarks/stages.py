@@ -8,13 +8,16 @@ clock shows is a stage's own; what goes into the sandbox process of the transfor
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import inspect
 import json
 import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -52,6 +55,7 @@ BATCHES = 10
 """Of a method's calls the cheapest tenth is told: whatever disturbs a processor makes the same work dearer. The
 methods take turns, so that each has its share of a machine's good moments."""
 HTTP = "HTTP client"
+"""From the request to the last byte of its answer, and the connection's way back into the client's pool."""
 _SDK = "SDK"
 """What stands for Temporal's worker here, around the activity: not counted."""
 _WHERE: tuple[tuple[str, Any, str], ...] = (
@@ -67,6 +71,8 @@ _WHERE: tuple[tuple[str, Any, str], ...] = (
     ("limit", Breakers, "note"),
     ("send", Transport, "send"),
     (HTTP, httpcore2.AsyncConnectionPool, "handle_async_request"),
+    (HTTP, httpcore2.Response, "aiter_stream"),
+    (HTTP, httpcore2.Response, "aclose"),
     ("parse", Answers, "read"),
     ("parse", Results, "finish"),
     ("cache", ResponseCache, "through"),
@@ -112,6 +118,18 @@ class Clock:
 
             return awaited
 
+        if inspect.isasyncgenfunction(function):
+
+            @functools.wraps(function)
+            async def iterated(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+                step = self.around(stage, _next)
+                async with aclosing(function(*args, **kwargs)) as items:
+                    with contextlib.suppress(StopAsyncIteration):
+                        while True:
+                            yield await step(items)
+
+            return iterated
+
         @functools.wraps(function)
         def called(*args: Any, **kwargs: Any) -> Any:
             self.enter(stage)
@@ -121,6 +139,10 @@ class Clock:
                 self.leave()
 
         return called
+
+
+async def _next(items: AsyncIterator[Any]) -> Any:
+    return await anext(items)
 
 
 class _Inner(ActivityInboundInterceptor):

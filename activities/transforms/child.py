@@ -103,10 +103,16 @@ class Child:
         answers = _stream(process.stdout)
         process.stdin.write(request)
         await process.stdin.drain()
-        (length,) = HEAD.unpack(await answers.readexactly(HEAD.size))
-        if length > max_bytes + _OVERHEAD:
+        # Mostly all of it comes at once.
+        head = await answers.read(_BUFFER)
+        if len(head) < HEAD.size:
+            head += await answers.readexactly(HEAD.size - len(head))
+        (length,) = HEAD.unpack_from(head)
+        missing = HEAD.size + length - len(head)
+        if length > max_bytes + _OVERHEAD or missing < 0:
             raise EOFError
-        return await answers.readexactly(length)
+        answer = head[HEAD.size :]
+        return answer + await answers.readexactly(missing) if missing else answer
 
     async def _how_it_ended(self) -> str:
         process = self._process

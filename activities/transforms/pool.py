@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from integration_service.activities.transforms.child import Child
@@ -18,6 +18,7 @@ from integration_service.contracts.errors import ErrorCode, IntegrationError
 _WITHIN = timedelta(seconds=1)
 _MAX_BYTES = 10 * 1024 * 1024
 _QUEUE = timedelta(seconds=10)
+Got = TypeVar("Got")
 
 
 class Transforms:
@@ -30,7 +31,8 @@ class Transforms:
         self._processes = processes
         self._wait = queue
         self._children: list[Child] = []
-        self._idle: asyncio.Queue[Child] = asyncio.Queue()
+        # The one that worked last is the one whose memory a processor still has at hand.
+        self._idle: asyncio.LifoQueue[Child] = asyncio.LifoQueue()
         self._restarts: set[asyncio.Task[None]] = set()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -50,7 +52,7 @@ class Transforms:
         for restart in self._restarts:
             restart.cancel()
         await asyncio.gather(*self._restarts, return_exceptions=True)
-        children, self._children, self._idle = self._children, [], asyncio.Queue()
+        children, self._children, self._idle = self._children, [], asyncio.LifoQueue()
         await asyncio.gather(*(child.close() for child in children))
 
     async def evaluate(
@@ -94,11 +96,9 @@ class Transforms:
         lock = self._turns.get(owner)
         if lock is None:
             lock = self._turns[owner] = asyncio.Lock()
-        try:
-            async with asyncio.timeout(self._wait.total_seconds()):
-                await lock.acquire()
-        except TimeoutError:
-            raise _busy() from None
+            await lock.acquire()  # at once
+        else:
+            await self._in_time(lock.acquire())
         try:
             yield
         finally:
@@ -106,11 +106,7 @@ class Transforms:
 
     async def _take(self) -> Child:
         idle = self._idle
-        try:
-            async with asyncio.timeout(self._wait.total_seconds()):
-                child = await idle.get()
-        except TimeoutError:
-            raise _busy() from None
+        child = await self._in_time(idle.get()) if idle.empty() else idle.get_nowait()
         if child.alive:
             return child
         try:
@@ -119,6 +115,13 @@ class Transforms:
             idle.put_nowait(child)
             raise
         return child
+
+    async def _in_time(self, turn: Awaitable[Got]) -> Got:
+        try:
+            async with asyncio.timeout(self._wait.total_seconds()):
+                return await turn
+        except TimeoutError:
+            raise _busy() from None
 
     def _give_back(self, child: Child) -> None:
         if child not in self._children:

@@ -18,6 +18,7 @@ READY = HEAD.pack(0)
 _PROGRAM = Path(__file__).with_name("sandbox.py")
 _OVERTIME = (-signal.SIGALRM, -signal.SIGXCPU)
 _ENGINE = "jsonata"
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class Refusal(Exception):
@@ -74,7 +75,7 @@ def end_of(code: int | None) -> str:
 
 
 def _frame(request: dict[str, Any]) -> bytes:
-    body = json.dumps(request, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    body = _JSON.encode(request).encode()
     return HEAD.pack(len(body)) + body
 
 

@@ -191,11 +191,22 @@ def answer(request: dict[str, Any], engine: Any, compiled: Compiled) -> bytes:
         return b"!" + json.dumps({"reason": refused.reason, "position": refused.position}).encode()
 
 
-def bound_time(within_ms: int) -> None:
+class Clock:
     """The alarm ends what runs too long; the bound on CPU time stands behind it."""
-    signal.setitimer(signal.ITIMER_REAL, within_ms / 1000)
-    used = time.process_time()
-    _limit(resource.RLIMIT_CPU, math.ceil(used + within_ms / 1000) + _CPU_GRACE_S, resource.RLIM_INFINITY)
+
+    def __init__(self) -> None:
+        self._cpu_s = 0
+
+    def start(self, within_ms: int) -> None:
+        within_s = within_ms / 1000
+        signal.setitimer(signal.ITIMER_REAL, within_s)
+        needed_s = time.process_time() + within_s
+        if self._cpu_s < needed_s:  # else what an earlier request left of it will do
+            self._cpu_s = math.ceil(needed_s) + _CPU_GRACE_S
+            _limit(resource.RLIMIT_CPU, self._cpu_s, resource.RLIM_INFINITY)
+
+    def stop(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def bound_process() -> None:
@@ -222,18 +233,18 @@ def _limit(which: int, soft: int, hard: int) -> None:
 
 def serve(requests: BinaryIO, answers: BinaryIO, engine: Any) -> None:
     """Until end of file, or until memory has run out: a process that was full once is not used again."""
-    compiled = Compiled(engine)
+    compiled, clock = Compiled(engine), Clock()
     while len(head := requests.read(4)) == 4:
         text = requests.read(*struct.unpack(">I", head))
         try:
             request = json.loads(text)
-            bound_time(request["withinMs"])
+            clock.start(request["withinMs"])
             del text
             said = answer(request, engine, compiled)
             del request
         except MemoryError:
             said = _OUT_OF_MEMORY
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        clock.stop()
         answers.write(struct.pack(">I", len(said)) + said)
         answers.flush()
         if said is _OUT_OF_MEMORY:
