@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import select
-from collections.abc import AsyncIterator, Iterator
+import sys
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -142,7 +143,18 @@ class Database:
 
     async def _put_back(self, connection: Connection) -> None:
         # Where others wait for one it waits for them; cancelled there, the pool would never see it again.
-        await asyncio.shield(self._pool.putconn(connection))
+        returned = _begun(self._pool.putconn(connection))
+        if not returned.done():
+            await asyncio.shield(returned)
+        returned.result()
+
+
+def _begun(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task that has come to its first wait already, or to its end (Python 3.12); before, one that is yet to begin."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, eager_start=True)
+    return loop.create_task(work)
 
 
 def _is_dead(connection: Connection) -> bool:

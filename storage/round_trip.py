@@ -20,6 +20,7 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import DictRow
+from psycopg.waiting import WAIT_R
 
 SET_SCOPE = "SELECT set_config('integrations.scope', %(scope)s, true)"
 
@@ -54,7 +55,7 @@ async def rows_in_scope(
     in no transaction. Raises psycopg's errors, as its cursors do; the connection is then good, or closed.
     """
     transformer = Transformer(connection)
-    telling = _statement(transformer, SET_SCOPE, {"scope": scope})
+    telling = _telling(scope)
     asking = _statement(transformer, query, parameters)
     kept = _kept.setdefault(connection, {})
     if len(kept) >= KEPT:
@@ -75,6 +76,14 @@ async def rows_in_scope(
 async def _forget(connection: psycopg.AsyncConnection[Any], kept: dict[_Key, bytes]) -> None:
     kept.clear()
     await connection.execute(b"DEALLOCATE ALL")  # psycopg, seeing it, forgets its own too
+
+
+def _telling(scope: str) -> _Statement:
+    """What a cursor would send, without what finds it out."""
+    value = scope.encode()
+    if b"\0" in value:
+        raise psycopg.DataError("text of Postgres holds no NUL")  # libpq would take what stands before it
+    return _Statement(_numbered(SET_SCOPE)[0], (0,), (value,), (Format.TEXT,))
 
 
 def _statement(transformer: abc.Transformer, query: str, parameters: Mapping[str, Any]) -> _Statement:
@@ -116,17 +125,25 @@ def _exchange(pgconn: PGconn, statements: Sequence[_Statement], kept: dict[_Key,
             pgconn.send_query_prepared(name, values, formats)
             said.append(None)
         pgconn.pipeline_sync()
-        yield from generators.send(pgconn)
+        if pgconn.flush():
+            yield from generators.send(pgconn)
         for new in said:
-            result = yield from _next(pgconn)
+            if pgconn.is_busy():
+                yield from _arrival(pgconn)
+            result = _next(pgconn)
             if result.status == ExecStatus.FATAL_ERROR:
                 error = error or psycopg.errors.error_from_result(result)
             elif new is not None and result.status == ExecStatus.COMMAND_OK:
                 kept[new] = _name(new)
-        end = yield from _next(pgconn)
+            pgconn.get_result()  # the None that ends a command's results
+        if pgconn.is_busy():
+            yield from _arrival(pgconn)
+        end = _next(pgconn)
         if end.status == ExecStatus.FATAL_ERROR:  # at the commit: what was deferred until then
             error = error or psycopg.errors.error_from_result(end)
-            yield from _next(pgconn)
+            pgconn.get_result()
+            yield from _arrival(pgconn)
+            _next(pgconn)
         pgconn.exit_pipeline_mode()
     except BaseException as broken:
         pgconn.finish()
@@ -138,8 +155,15 @@ def _exchange(pgconn: PGconn, statements: Sequence[_Statement], kept: dict[_Key,
     return result
 
 
-def _next(pgconn: PGconn) -> abc.PQGen[PGresult]:
-    results: list[PGresult] = yield from generators.fetch_many(pgconn)
-    if not results:
+def _arrival(pgconn: PGconn) -> abc.PQGen[None]:
+    """Until a result is there whole. Mostly all of them come with the first."""
+    while pgconn.is_busy():
+        yield WAIT_R
+        pgconn.consume_input()
+
+
+def _next(pgconn: PGconn) -> PGresult:
+    result = pgconn.get_result()
+    if result is None:
         raise psycopg.OperationalError("the connection is lost")
-    return results[0]
+    return result
