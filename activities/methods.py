@@ -210,7 +210,7 @@ def _read(arguments: Sequence[RawValue]) -> tuple[MethodCall, Continuation | Non
     if call.method not in (None, method):
         raise IntegrationError(ErrorCode.VALIDATION_ERROR, "the activity's type names another method", path="method")
     continuation = _argument(Continuation, arguments[1]) if len(arguments) > 1 else None
-    return call.model_copy(update={"method": method}), continuation, definition
+    return call if call.method else call.model_copy(update={"method": method}), continuation, definition
 
 
 def _argument(model: type[Model], raw: RawValue) -> Model:

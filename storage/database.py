@@ -34,6 +34,12 @@ _OPTIONS = {
 # The pool retries on its own and says so at WARNING for each try; callers already get UNAVAILABLE.
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
+_DOWN = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,  # a standby that was the primary a moment ago
+    PoolTimeout,
+)
 _scope: ContextVar[str | None] = ContextVar("scope", default=None)
 
 
@@ -92,12 +98,16 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection on which each statement is its own transaction: one round trip."""
-        with _translated():
+        try:
             connection = await self._alive()
             try:
                 yield connection
             finally:
                 await self._put_back(connection)
+        except _DOWN:
+            raise _unavailable() from None
+        except psycopg.DataError:
+            raise _unstorable() from None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -120,7 +130,7 @@ class Database:
     async def all(self, query: str, parameters: dict[str, Any] | None = None) -> list[DictRow]:
         """Every row of a single statement; none of one that returns none."""
         # Two of these are a third of an attempt's CPU: no context manager that can be spared.
-        with _translated():
+        try:
             connection = await self._alive()
             try:
                 if (scope := _scope.get()) is not None:
@@ -130,6 +140,10 @@ class Database:
                 return await cursor.fetchall() if cursor.rownumber is not None else []
             finally:
                 await self._put_back(connection)
+        except _DOWN:
+            raise _unavailable() from None
+        except psycopg.DataError:
+            raise _unstorable() from None
 
     async def _alive(self) -> Connection:
         """One of the pool's, whoever takes it puts it back."""
@@ -165,13 +179,10 @@ def _is_dead(connection: Connection) -> bool:
     return bool(poll.poll(0))
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction, PoolTimeout):
-        # Read-only: a standby that was the primary a moment ago.
-        # Its text may name host and user; the class says all that a caller can act on.
-        raise IntegrationError(ErrorCode.UNAVAILABLE, "the database does not answer") from None
-    except psycopg.DataError:
-        raise IntegrationError(ErrorCode.VALIDATION_ERROR, "a value that the database cannot store") from None
+def _unavailable() -> IntegrationError:
+    # The driver's text may name host and user; the class says all that a caller can act on.
+    return IntegrationError(ErrorCode.UNAVAILABLE, "the database does not answer")
+
+
+def _unstorable() -> IntegrationError:
+    return IntegrationError(ErrorCode.VALIDATION_ERROR, "a value that the database cannot store")

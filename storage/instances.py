@@ -35,10 +35,9 @@ SELECT i.id, i.definition_id, i.name, i.config, i.status, i.error, i.created_at,
 _READ = _SELECT.format(source="integrations.instances")
 _DELETED = EventDraft(EventType.DISCONNECTED, {"reason": "DELETED"})
 _IDS = ("id", "instance_id")
+_CREDENTIAL_NAMES = tuple((name, f"credential_{name}") for name in CREDENTIAL_COLUMNS)
 # Ids as text: psycopg makes a UUID of each, and for a call that is only to be made into text again.
-_CREDENTIAL = ", ".join(
-    f"c.{name}{'::text' if name in _IDS else ''} AS credential_{name}" for name in CREDENTIAL_COLUMNS
-)
+_CREDENTIAL = ", ".join(f"c.{name}{'::text' if name in _IDS else ''} AS {column}" for name, column in _CREDENTIAL_NAMES)
 _FOR_CALL = f"""
 SELECT i.id::text, i.scope, i.name, i.definition_id::text, i.config, i.status, i.error, {_CREDENTIAL},
        coalesce(r.sends, 0) AS refresh_sends, {HEALTH_COLUMNS}
@@ -150,7 +149,7 @@ class Instances:
         )
         if row is None:
             raise not_found(reference)
-        credential = {name: row[f"credential_{name}"] for name in CREDENTIAL_COLUMNS}
+        credential = {name: row[column] for name, column in _CREDENTIAL_NAMES}
         return InstanceForCall(
             id=row["id"],
             scope=row["scope"],

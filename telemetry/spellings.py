@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import quote, quote_plus
 
+_UNESCAPED = re.compile(r"[ !#-%(-.0-;=?-\[\]-~]*")
 _LOWER = re.compile("%[0-9A-F]{2}")
 # Python's own default keeps the slash; the two others are what JavaScript's encodeURIComponent and encodeURI keep.
 _KEPT = ("", "/", "!'()*", "!'()*;,/?:@&=+$#")
@@ -22,6 +23,8 @@ def spellings(text: str) -> dict[str, None]:
 
 
 def _escaped(text: str) -> Iterator[str]:
+    if _UNESCAPED.fullmatch(text):
+        return
     for quoted in (True, False):
         markup = html.escape(text, quote=quoted)
         yield markup

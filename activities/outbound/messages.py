@@ -33,12 +33,16 @@ class OutboundRequest:
 
     def with_header(self, name: str, value: str) -> Self:
         """The request with that header, in place of any of the same name."""
-        kept = tuple((key, old) for key, old in self.headers if key.lower() != name.lower())
-        return replace(self, headers=(*kept, (name, value)))
+        return replace(self, headers=self._headers_with(name, value))
 
     def with_secret_header(self, name: str, value: str) -> Self:
         """The same, and the header is one that carries a credential."""
-        return replace(self.with_header(name, value), secret_headers=self.secret_headers | {name.lower()})
+        secret = self.secret_headers | {name.lower()}
+        return replace(self, headers=self._headers_with(name, value), secret_headers=secret)
+
+    def _headers_with(self, name: str, value: str) -> tuple[tuple[str, str], ...]:
+        kept = tuple((key, old) for key, old in self.headers if key.lower() != name.lower())
+        return (*kept, (name, value))
 
 
 @dataclass(frozen=True)

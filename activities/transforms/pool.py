@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -77,32 +76,30 @@ class Transforms:
             if too_long(expression):
                 raise Refusal("TOO_LONG")
             request = evaluate_request(expression, data, bindings=bindings or {}, within=within, max_bytes=max_bytes)
-            async with self._turn(owner):
+            turn = await self._turn(owner) if owner is not None else None
+            try:
                 child = await self._take()
                 try:
                     return await child.ask(request, within=within, max_bytes=max_bytes)
                 finally:
                     self._give_back(child)
+            finally:
+                if turn is not None:
+                    turn.release()
         except Refusal as refusal:
             raise failure(
                 ErrorCode.TRANSFORM_ERROR, refusal.reason, expression=expression, at=at, position=refusal.position
             ) from None
 
-    @asynccontextmanager
-    async def _turn(self, owner: str | None) -> AsyncIterator[None]:
-        if owner is None:
-            yield
-            return
+    async def _turn(self, owner: str) -> asyncio.Lock:
+        """The owner's lock, held."""
         lock = self._turns.get(owner)
         if lock is None:
             lock = self._turns[owner] = asyncio.Lock()
             await lock.acquire()  # at once
         else:
             await self._in_time(lock.acquire())
-        try:
-            yield
-        finally:
-            lock.release()
+        return lock
 
     async def _take(self) -> Child:
         idle = self._idle

@@ -8,6 +8,7 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -104,18 +105,22 @@ class Keyring:
     def refs(self) -> tuple[KeyRef, ...]:
         return tuple(self.keys)
 
+    @cached_property
+    def _ciphers(self) -> dict[KeyRef, AESGCMSIV]:
+        return {ref: AESGCMSIV(key) for ref, key in self.keys.items()}
+
     async def wrap(self, data_key: bytes, bound: bytes) -> tuple[KeyRef, bytes]:
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = AESGCMSIV(self.keys[self.active]).encrypt(nonce, data_key, _bound(self.active, bound))
+        sealed = self._ciphers[self.active].encrypt(nonce, data_key, _bound(self.active, bound))
         return self.active, nonce + sealed
 
     async def unwrap(self, ref: KeyRef, wrapped: bytes, bound: bytes) -> bytes:
-        key = self.keys.get(ref)
-        if key is None:
+        cipher = self._ciphers.get(ref)
+        if cipher is None:
             raise key_not_held(ref)
         nonce, sealed = wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:]
         try:
-            return AESGCMSIV(key).decrypt(nonce, sealed, _bound(ref, bound))
+            return cipher.decrypt(nonce, sealed, _bound(ref, bound))
         except (InvalidTag, ValueError):
             raise IntegrationError(ErrorCode.INTEGRITY_ERROR, "a wrapped data key does not open") from None
 
