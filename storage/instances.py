@@ -38,7 +38,7 @@ _IDS = ("id", "instance_id")
 _CREDENTIAL_NAMES = tuple((name, f"credential_{name}") for name in CREDENTIAL_COLUMNS)
 # Ids as text: psycopg makes a UUID of each, and for a call that is only to be made into text again.
 _CREDENTIAL = ", ".join(f"c.{name}{'::text' if name in _IDS else ''} AS {column}" for name, column in _CREDENTIAL_NAMES)
-_FOR_CALL = f"""
+_OF_A_CALL = f"""
 SELECT i.id::text, i.scope, i.name, i.definition_id::text, i.config, i.status, i.error, {_CREDENTIAL},
        coalesce(r.sends, 0) AS refresh_sends, {HEALTH_COLUMNS}
   FROM integrations.instances i
@@ -47,6 +47,7 @@ SELECT i.id::text, i.scope, i.name, i.definition_id::text, i.config, i.status, i
   {HEALTH_JOIN}
  WHERE i.scope = %(scope)s AND i.{{key}} = %(reference)s
 """
+_FOR_CALL = {key: _OF_A_CALL.format(key=key) for key in ("id", "name")}
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Instances:
         Raises IntegrationError INSTANCE_NOT_FOUND.
         """
         row = await self._database.one(
-            _FOR_CALL.format(key=_key(reference)),
+            _FOR_CALL[_key(reference)],
             {"scope": scope, "reference": reference, "method": method},
         )
         if row is None:
