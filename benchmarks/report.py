@@ -126,10 +126,10 @@ def _stages(found: Any) -> str:
         [
             f"Milliseconds of a call on Python {found['python']}, its activity run alone in a process, on the worker's"
             "\nevent loop, one call after the other. The service's own pipeline is to take less than 2 ms, the HTTP"
-            "\nclient left out. `limited` has a rate limit, `mapped` two transforms, with what the sandbox process spends"
-            "\non them. The cheapest of thirty batches stands here, ten in each of three processes: disturbance makes work"
-            "\ndearer, never cheaper. BENCH_PYTHON names the Python to take: what pyenv builds unasked lacks the"
-            "\nprofile-guided optimisation of the image's, and may need up to a half more."
+            "\nclient left out. `limited` has a rate limit, `mapped` two transforms, with what the sandbox process"
+            "\nspends on them. The cheapest of thirty batches stands here, ten in each of three processes: disturbance"
+            "\nmakes work dearer, never cheaper. BENCH_PYTHON names the Python to take: what pyenv builds unasked lacks"
+            "\nthe profile-guided optimisation of the image's, and may need up to a half more."
             "\n",
             _table(("method", *STAGES, "ours", HTTP), rows),
         ]

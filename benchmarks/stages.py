@@ -56,7 +56,8 @@ BATCHES = 10
 """Of a method's calls the cheapest tenth is told: whatever disturbs a processor makes the same work dearer. The
 methods take turns, so that each has its share of a machine's good moments."""
 HTTP = "HTTP client"
-"""From the request to the last byte of its answer, and the connection's way back into the client's pool."""
+"""From the request to the last byte of its answer, and the connection's way back into the client's pool; with the
+client's trace, which tells us when a request leaves."""
 _SDK = "SDK"
 """What stands for Temporal's worker here, around the activity: not counted."""
 _WHERE: tuple[tuple[str, Any, str], ...] = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Awaitable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -20,6 +21,21 @@ _QUEUE = timedelta(seconds=10)
 Got = TypeVar("Got")
 
 
+class _Idle(asyncio.Queue[Child]):
+    """First the one that worked last, whose memory a processor still has at hand; last what is to be started again."""
+
+    _queue: deque[Child]
+
+    def _put(self, child: Child) -> None:
+        if child.alive:
+            self._queue.append(child)
+        else:
+            self._queue.appendleft(child)
+
+    def _get(self) -> Child:
+        return self._queue.pop()
+
+
 class Transforms:
     """Evaluates expressions, one in each of its processes at a time; further callers queue, first come first served.
 
@@ -30,8 +46,7 @@ class Transforms:
         self._processes = processes
         self._wait = queue
         self._children: list[Child] = []
-        # The one that worked last is the one whose memory a processor still has at hand.
-        self._idle: asyncio.LifoQueue[Child] = asyncio.LifoQueue()
+        self._idle = _Idle()
         self._restarts: set[asyncio.Task[None]] = set()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -51,7 +66,7 @@ class Transforms:
         for restart in self._restarts:
             restart.cancel()
         await asyncio.gather(*self._restarts, return_exceptions=True)
-        children, self._children, self._idle = self._children, [], asyncio.LifoQueue()
+        children, self._children, self._idle = self._children, [], _Idle()
         await asyncio.gather(*(child.close() for child in children))
 
     async def evaluate(

@@ -200,7 +200,7 @@ class Clock:
     def start(self, within_ms: int) -> None:
         within_s = within_ms / 1000
         signal.setitimer(signal.ITIMER_REAL, within_s)
-        needed_s = time.process_time() + within_s
+        needed_s = time.process_time() + within_s + _CPU_GRACE_S
         if self._cpu_s < needed_s:  # else what an earlier request left of it will do
             self._cpu_s = math.ceil(needed_s) + _CPU_GRACE_S
             _limit(resource.RLIMIT_CPU, self._cpu_s, resource.RLIM_INFINITY)

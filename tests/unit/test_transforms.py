@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from integration_service.activities.transforms import Transforms, check_expressions
+from integration_service.activities.transforms import Transforms, check_expressions, sandbox
+from integration_service.activities.transforms.child import Child
 from integration_service.contracts.errors import ErrorCode, IntegrationError
 from integration_service.worker import event_loop
 
@@ -241,6 +242,44 @@ async def test_one_that_is_killed_is_replaced(single: Transforms, number: signal
     while single._children[0].alive:
         await asyncio.sleep(0.005)
     assert await single.evaluate("3", None, at="x", within=AMPLE) == 3
+
+
+async def test_one_that_cannot_be_started_again_holds_up_nobody_while_others_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    transforms = Transforms(processes=3)
+    await transforms.open()
+    try:
+        last = transforms._children[-1]
+        os.kill(last.pid or 0, signal.SIGKILL)
+        while last.alive:
+            await asyncio.sleep(0.005)
+
+        async def fails(_: Child) -> None:
+            raise OSError("no more processes")
+
+        monkeypatch.setattr(Child, "start", fails)
+        assert (await refused_plain(transforms)).code == ErrorCode.UNAVAILABLE
+        for number in range(6):
+            assert await transforms.evaluate(f"{number}", None, at="x", within=AMPLE) == number
+    finally:
+        monkeypatch.undo()
+        await transforms.close()
+
+
+def test_each_request_has_its_own_processor_time_and_some_for_what_comes_around_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used, limits = 0.0, [0]
+    monkeypatch.setattr(sandbox.signal, "setitimer", lambda *_: None)
+    monkeypatch.setattr(sandbox.time, "process_time", lambda: used)
+    monkeypatch.setattr(sandbox, "_limit", lambda _, soft, __: limits.append(soft))
+    clock = sandbox.Clock()
+    for tenths in range(100):
+        used = tenths / 10
+        clock.start(1000)
+        assert limits[-1] >= used + 1 + 2
+    assert len(limits) < 10
 
 
 async def test_waiting_is_bounded_and_not_counted() -> None:
