@@ -8,7 +8,6 @@ clock shows is a stage's own; what goes into the sandbox process of the transfor
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import inspect
 import json
@@ -17,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -126,7 +125,7 @@ class Clock:
             async def iterated(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
                 step = self.around(stage, _next)
                 async with aclosing(function(*args, **kwargs)) as items:
-                    with contextlib.suppress(StopAsyncIteration):
+                    with suppress(StopAsyncIteration):
                         while True:
                             yield await step(items)
 

@@ -34,11 +34,12 @@ _OPTIONS = {
 # The pool retries on its own and says so at WARNING for each try; callers already get UNAVAILABLE.
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
-_DOWN = (
+_TRANSLATED = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.errors.ReadOnlySqlTransaction,  # a standby that was the primary a moment ago
     PoolTimeout,
+    psycopg.DataError,
 )
 _scope: ContextVar[str | None] = ContextVar("scope", default=None)
 
@@ -104,10 +105,8 @@ class Database:
                 yield connection
             finally:
                 await self._put_back(connection)
-        except _DOWN:
-            raise _unavailable() from None
-        except psycopg.DataError:
-            raise _unstorable() from None
+        except _TRANSLATED as error:
+            raise _translated(error) from None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -140,10 +139,8 @@ class Database:
                 return await cursor.fetchall() if cursor.rownumber is not None else []
             finally:
                 await self._put_back(connection)
-        except _DOWN:
-            raise _unavailable() from None
-        except psycopg.DataError:
-            raise _unstorable() from None
+        except _TRANSLATED as error:
+            raise _translated(error) from None
 
     async def _alive(self) -> Connection:
         """One of the pool's, whoever takes it puts it back."""
@@ -179,10 +176,8 @@ def _is_dead(connection: Connection) -> bool:
     return bool(poll.poll(0))
 
 
-def _unavailable() -> IntegrationError:
+def _translated(error: Exception) -> IntegrationError:
     # The driver's text may name host and user; the class says all that a caller can act on.
+    if isinstance(error, psycopg.DataError):
+        return IntegrationError(ErrorCode.VALIDATION_ERROR, "a value that the database cannot store")
     return IntegrationError(ErrorCode.UNAVAILABLE, "the database does not answer")
-
-
-def _unstorable() -> IntegrationError:
-    return IntegrationError(ErrorCode.VALIDATION_ERROR, "a value that the database cannot store")
